@@ -1,0 +1,104 @@
+"""What users hand over (AnnData or MuData) to what functions work on (one AnnData, one matrix of valid counts)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+
+def get_atac(data: Any, modality: str | None = None) -> AnnData:
+    """Pick the chromatin accessibility table.
+
+    Parameters
+    ----------
+    data
+        AnnData, returned as it is, or MuData.
+    modality
+        Name of the modality of a MuData; ``"atac"`` by default.
+
+    Returns
+    -------
+    The AnnData itself, not a copy: what is written into it is seen by the caller.
+
+    Raises
+    ------
+    KeyError
+        If the MuData has no such modality.
+    TypeError
+        If `data` is neither AnnData nor MuData.
+    """
+    from anndata import AnnData
+    from mudata import MuData
+
+    if isinstance(data, AnnData):
+        return data
+    if isinstance(data, MuData):
+        name = modality or "atac"
+        if name not in data.mod:
+            msg = f"The MuData has no modality {name!r}. Pass modality= one of {list(data.mod)}."
+            raise KeyError(msg)
+        return data.mod[name]
+    msg = f"Expected AnnData or MuData, got {type(data).__name__}."
+    raise TypeError(msg)
+
+
+def get_matrix(adata: AnnData, layer: str | None = None) -> Any:
+    """``adata.X`` or a layer, untouched: in memory, backed or lazy, shape (n_cells, n_ocrs).
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If `layer` is None and ``adata.X`` is None.
+    """
+    if layer is not None:
+        if layer not in adata.layers:
+            msg = f"There is no layer {layer!r}. Layers: {list(adata.layers)}; layer=None reads adata.X."
+            raise KeyError(msg)
+        return adata.layers[layer]
+    if adata.X is None:
+        msg = f"adata.X is None. Pass layer= one of {list(adata.layers)}."
+        raise ValueError(msg)
+    return adata.X
+
+
+def check_values(chunk: csr_matrix, where: str, *, rows: slice | NDArray[np.int64] | None = None) -> None:
+    """Refuse what cannot be a count: NaN, infinite and negative values.
+
+    Parameters
+    ----------
+    chunk
+        Cells, shape (cells, OCRs).
+    where
+        What the chunk is part of, for the message: ``"adata.X"``.
+    rows
+        Row numbers of the chunk's cells as `scfound_atac.data.iter_rows` gives them; the chunk's own numbers if None.
+
+    Raises
+    ------
+    ValueError
+        With the first three offenders.
+    """
+    data = chunk.data
+    valid = np.isfinite(data) & (data >= 0)
+    if valid.all():
+        return
+    bad = np.flatnonzero(~valid)
+    row = np.searchsorted(chunk.indptr, bad[:3], side="right") - 1
+    number = np.arange(rows.start or 0, rows.stop) if isinstance(rows, slice) else rows
+    shown = "; ".join(
+        f"cell {r if number is None else number[r]}, OCR {chunk.indices[i]}: {data[i]}"
+        for r, i in zip(row, bad[:3], strict=True)
+    )
+    msg = (
+        f"{where} has {len(bad)} values that are negative, infinite or NaN ({shown}, counted from 0). Counts are needed: "
+        "pass layer= with the raw counts, or replace these values, for example with np.nan_to_num."
+    )
+    raise ValueError(msg)

@@ -1,0 +1,41 @@
+"""The corruption that ChromFound learns to undo (arXiv 2505.12638, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def mask_values(value: Tensor, *, mask_ratio: float = 0.15, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Corrupt a share of the closed and of the open OCRs of each cell.
+
+    A share `mask_ratio` of a cell's zeros is replaced by values drawn from its non-zero ones, and the same share of its non-zero
+    values is set to zero. Cells without any non-zero value are left alone.
+
+    Parameters
+    ----------
+    value
+        Prepared accessibility, shape (B, L).
+    mask_ratio
+        Expected share of positions replaced, among zeros and among non-zeros.
+    generator
+        Source of randomness, on the device of `value`.
+
+    Returns
+    -------
+    Corrupted values (B, L), and the mask (B, L) that is True where a value was replaced.
+    """
+    draw = torch.rand(value.shape, generator=generator, device=value.device)
+    is_open = value > 0
+    n_open = is_open.sum(1)
+    mask = (draw < mask_ratio) & (n_open > 0)[:, None]
+    # Open values of each cell packed to the left, so that a random column below n_open is a random open value.
+    packed = torch.gather(value, 1, torch.argsort(is_open.int(), dim=1, descending=True, stable=True))
+    column = torch.rand(value.shape, generator=generator, device=value.device) * n_open[:, None]
+    column = column.long().clamp(max=value.shape[1] - 1)
+    replacement = torch.where(is_open, torch.zeros_like(value), torch.gather(packed, 1, column))
+    return torch.where(mask, replacement, value), mask

@@ -1,0 +1,36 @@
+"""A cell's counts as the network wants them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+def prepare_rows(rows: csr_matrix, *, target_sum: float | None = 1e4, log1p: bool = True) -> csr_matrix:
+    """Total-count normalise and log-transform cells; each cell by itself, zeros stay zeros.
+
+    Parameters
+    ----------
+    rows
+        Counts, shape (cells, OCRs).
+    target_sum
+        Total of every cell after scaling; None leaves the counts as they are. A cell without counts stays empty.
+    log1p
+        Take ``log(1 + x)`` afterwards.
+
+    Returns
+    -------
+    A new float32 matrix of the same shape and sparsity.
+    """
+    rows = rows.astype(np.float32, copy=True)
+    if target_sum is not None:
+        total = np.asarray(rows.sum(axis=1, dtype=np.float64)).ravel()
+        scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+        rows.data *= np.repeat(scale, np.diff(rows.indptr)).astype(np.float32)
+    if log1p:
+        np.log1p(rows.data, out=rows.data)
+    return rows

@@ -1,0 +1,23 @@
+"""Genome coordinates: names, chromosomes, intervals, overlap, liftover and genome builds. All are 0-based and half-open."""
+
+from __future__ import annotations
+
+from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
+from ._intervals import overlaps
+from ._liftover import Chain, liftover, read_chain
+from ._names import parse_names
+from ._ocrs import get_ocrs
+
+__all__ = [
+    "CHROMOSOMES",
+    "CHROMOSOME_SIZES",
+    "Chain",
+    "chromosome_ids",
+    "genome_order",
+    "get_ocrs",
+    "liftover",
+    "normalize_chromosomes",
+    "overlaps",
+    "parse_names",
+    "read_chain",
+]

@@ -1,0 +1,106 @@
+"""Chromosome names, lengths and order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+CHROMOSOMES: tuple[str, ...] = (*(f"chr{number}" for number in range(1, 23)), "chrX", "chrY")
+"""The chromosomes that models know, in genome order; number in the vocabulary = position + 1, 0 is padding."""
+
+# fmt: off
+_GRCH38_LENGTHS = (
+    248956422, 242193529, 198295559, 190214555, 181538259, 170805979, 159345973, 145138636, 138394717, 133797422,
+    135086622, 133275309, 114364328, 107043718, 101991189, 90338345, 83257441, 80373285, 58617616, 64444167,
+    46709983, 50818468, 156040895, 57227415,
+)
+_HG19_LENGTHS = (
+    249250621, 243199373, 198022430, 191154276, 180915260, 171115067, 159138663, 146364022, 141213431, 135534747,
+    135006516, 133851895, 115169878, 107349540, 102531392, 90354753, 81195210, 78077248, 59128983, 63025520,
+    48129895, 51304566, 155270560, 59373566,
+)
+# fmt: on
+
+CHROMOSOME_SIZES: dict[str, dict[str, int]] = {
+    "GRCh38": dict(zip(CHROMOSOMES, _GRCH38_LENGTHS, strict=True)),
+    "hg19": dict(zip(CHROMOSOMES, _HG19_LENGTHS, strict=True)),
+}
+"""Bases of each chromosome, per genome build."""
+
+_BUILD_PREFIXES = ("grch38_", "grch38-", "hg38_", "hg38-")
+_STANDARD = {name[3:].lower(): name for name in CHROMOSOMES} | {"23": "chrX", "24": "chrY", "m": "chrM", "mt": "chrM"}
+
+
+def _normalize_one(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode()
+    elif isinstance(value, int | float | np.number):
+        value = str(int(value)) if float(value).is_integer() else str(value)
+    name = str(value)
+    stem = name.lower()
+    for prefix in _BUILD_PREFIXES:
+        if stem.startswith(prefix):
+            stem, name = stem[len(prefix) :], name[len(prefix) :]
+    return _STANDARD.get(stem.removeprefix("chr"), name)
+
+
+def normalize_chromosomes(values: Iterable[Any]) -> NDArray[np.object_]:
+    """Spell chromosome names the UCSC way.
+
+    Parameters
+    ----------
+    values
+        Names (``"chr1"``, ``"1"``, ``b"chrX"``, ``"MT"``, ``"GRCh38_chr1"``) or numbers (1 to 22, 23 for X, 24 for Y, whole
+        floats included), of any length n. Upper and lower case are the same.
+
+    Returns
+    -------
+    Array of n strings: ``"chr1"`` to ``"chr22"``, ``"chrX"``, ``"chrY"``, ``"chrM"``; other contigs keep their name.
+    """
+    codes, unique = pd.factorize(pd.Series(values, copy=False), use_na_sentinel=False)
+    return np.array([_normalize_one(value) for value in unique], dtype=object)[codes]
+
+
+def chromosome_ids(chrom: Iterable[Any]) -> NDArray[np.int64]:
+    """Number chromosomes as the models do.
+
+    Parameters
+    ----------
+    chrom
+        Chromosome names or numbers in any spelling :func:`normalize_chromosomes` knows, of length n.
+
+    Returns
+    -------
+    Array of n numbers: 1 to 22, X = 23, Y = 24; 0 for chrM, scaffolds and anything else.
+    """
+    codes, unique = pd.factorize(normalize_chromosomes(chrom))
+    numbers = {name: number for number, name in enumerate(CHROMOSOMES, start=1)}
+    return np.array([numbers.get(name, 0) for name in unique], dtype=np.int64)[codes]
+
+
+def genome_order(ocrs: pd.DataFrame) -> NDArray[np.int64]:
+    """Order OCRs along the genome.
+
+    Parameters
+    ----------
+    ocrs
+        Columns ``chrom``, ``start``, ``end``; n rows.
+
+    Returns
+    -------
+    Permutation of n row numbers: chr1 to chr22, X, Y, then contigs outside the vocabulary by name; within one by start,
+    then by end. Equal OCRs keep the order they came in.
+    """
+    names = normalize_chromosomes(ocrs["chrom"])
+    ids = chromosome_ids(names)
+    # Scaffolds all share number 0: their names decide, and they come last.
+    contig = pd.factorize(np.where(ids > 0, "", names), sort=True)[0]
+    major = np.where(ids > 0, ids, len(CHROMOSOMES) + contig)
+    return np.lexsort((ocrs["end"].to_numpy(), ocrs["start"].to_numpy(), major)).astype(np.int64, copy=False)

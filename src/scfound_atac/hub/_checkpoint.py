@@ -1,0 +1,118 @@
+"""A network with what is needed to feed it, and the folder it is stored in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..nn.chromfound import ChromFoundNet
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT_VERSION = 1
+CHROMOSOME_VOCABULARY = ("pad", *(f"chr{i}" for i in range(1, 23)), "chrX", "chrY")
+# How the authors prepare a cell: total counts scaled, then log1p.
+DEFAULT_PREPARATION = {"target_sum": 1e4, "log1p": True}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pretrained network, ready for `scfound_atac.tl.embed`.
+
+    Attributes
+    ----------
+    net
+        The network, in evaluation mode on CPU.
+    name
+        Registry name or folder name.
+    sha256
+        Checksum of the weights file.
+    chromosomes
+        The chromosome vocabulary in the order of its ids; id 0 is padding.
+    preparation
+        How a cell's counts are prepared: ``target_sum`` and ``log1p``.
+    training
+        What is recorded of the training run; empty if nothing is.
+    """
+
+    net: ChromFoundNet
+    name: str
+    sha256: str
+    chromosomes: tuple[str, ...] = CHROMOSOME_VOCABULARY
+    preparation: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_PREPARATION))
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def chromosome_ids(self, chrom: np.ndarray) -> np.ndarray:
+        """Vocabulary ids (n,) int64 of chromosome names (n,); -1 where the vocabulary has no such chromosome."""
+        ids = {name: i for i, name in enumerate(self.chromosomes) if i > 0}
+        return np.fromiter((ids.get(name, -1) for name in chrom), dtype=np.int64, count=len(chrom))
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(
+    net: ChromFoundNet,
+    folder: str | Path,
+    *,
+    chromosomes: tuple[str, ...] = CHROMOSOME_VOCABULARY,
+    preparation: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a network as ``model.safetensors`` and ``config.json``, the form that `scfound_atac.hub.load` opens.
+
+    Parameters
+    ----------
+    net
+        The network.
+    folder
+        Where to write; made if absent.
+    chromosomes
+        Chromosome vocabulary of the network, padding first.
+    preparation
+        ``target_sum`` and ``log1p`` the network was trained with.
+    training
+        Facts about the training run, JSON-serialisable.
+    overwrite
+        Replace weights that are already there.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds weights and `overwrite` is False.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if not overwrite and (folder / WEIGHTS_FILE).exists():
+        msg = f"{folder / WEIGHTS_FILE} exists. Pass overwrite=True to replace it."
+        raise FileExistsError(msg)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format_version": FORMAT_VERSION,
+        "model_class": "ChromFound",
+        "network": net.config.to_dict(),
+        "chromosomes": list(chromosomes),
+        "preparation": dict(preparation or DEFAULT_PREPARATION),
+        "training": dict(training or {}),
+    }
+    text = json.dumps(config, indent=2) + "\n"  # before any file is touched: it fails on what JSON cannot hold
+    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(text)
+    return folder

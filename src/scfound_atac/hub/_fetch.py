@@ -1,0 +1,157 @@
+"""Bring a model's files to this machine, once, and check them every time."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._logging import logger
+from .._settings import settings
+from ._registry import get_entry
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from ._registry import FileEntry, ModelEntry
+
+PINS_FILE = "pins.json"
+
+
+def _sha256(path: Path) -> str:
+    import pooch
+
+    return pooch.file_hash(str(path), alg="sha256")
+
+
+def _read_pins(folder: Path) -> dict[str, str]:
+    path = folder / PINS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        pins = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{str(path)!r} holds the checksums of earlier downloads and cannot be read ({error}). Delete the folder to download anew."
+        raise ValueError(msg) from error
+    return dict(pins)
+
+
+def _write_pin(folder: Path, file: str, sha256: str) -> None:
+    """Add one checksum; the old file stays whole until the new one replaces it."""
+    pins = _read_pins(folder) | {file: sha256}
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=folder, prefix=".pins-", suffix=".json", delete=False
+    ) as handle:
+        json.dump(pins, handle, indent=2, sort_keys=True)
+    Path(handle.name).replace(folder / PINS_FILE)
+
+
+def _mismatch(path: Path, entry: FileEntry, expected: str, got: str) -> str:
+    text = f"{entry.url} gave a file with another checksum than {path.name!r} must have: expected sha256 {expected}, got {got}. "
+    if entry.sha256 is not None:
+        return text + (
+            "The download was removed. Try again; if it fails again, the file was changed at its source or on the way: do not use it, "
+            "and tell the maintainers of scfound-atac."
+        )
+    return text + (
+        "The source publishes no checksum; the expected one was recorded when the file was first downloaded on this machine, so the source "
+        f"has changed since. The download was removed. To accept the new file, delete the folder {str(path.parent)!r} and fetch again."
+    )
+
+
+def _download(entry: FileEntry, path: Path, expected: str | None, *, progress: bool) -> str:
+    """Download to a private folder beside the target and move the checked file into place; returns its sha256."""
+    import pooch
+    from requests.exceptions import RequestException
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as private:
+        partial = Path(private) / path.name
+        try:
+            pooch.HTTPDownloader(progressbar=progress)(entry.url, str(partial), None)
+        except RequestException as error:
+            checksum = f" with sha256 {expected}" if expected else ""
+            msg = (
+                f"Could not download {entry.url} ({error}). "
+                f"Without a network, get the file on another machine and put it here by hand{checksum}: {str(path)!r}."
+            )
+            raise ConnectionError(msg) from error
+        got = _sha256(partial)
+        if expected is not None and got != expected:
+            raise ValueError(_mismatch(path, entry, expected, got))
+        partial.replace(path)
+    return got
+
+
+def _fetch_file(folder: Path, file: str, entry: FileEntry, *, progress: bool) -> None:
+    path = folder / file
+    expected = entry.sha256 or _read_pins(folder).get(file)
+    got = _sha256(path) if path.is_file() else None
+    if got is not None and expected is not None and got != expected:
+        logger.warning(
+            "%s is damaged or of another version (sha256 %s, expected %s): downloading it again", path, got, expected
+        )
+        got = None
+    if got is None:
+        got = _download(entry, path, expected, progress=progress)
+        logger.info("downloaded %s (sha256 %s)", path, got)
+    if expected is None:
+        _write_pin(folder, file, got)
+
+
+def fetch(
+    name: str,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    registry: str | os.PathLike[str] | Mapping[str, ModelEntry] | None = None,
+    progress: bool | None = None,
+) -> Path:
+    """Make the files of a pretrained model available on this machine.
+
+    Files that are there with the right sha256 are used as they are, without asking the network. What is missing is downloaded into a
+    private folder, checked, and only then moved to ``<cache_dir>/<name>/<file>``. A model that is part of the package needs no download.
+
+    For a file whose source publishes no checksum, the sha256 of the first download (or of the file put there by hand) is recorded in
+    ``<cache_dir>/<name>/pins.json``; later downloads must have the same.
+
+    Parameters
+    ----------
+    name
+        Name in the registry, see :func:`~scfound_atac.hub.list_models`.
+    cache_dir
+        Folder of downloads; default: ``scfound_atac.settings.cache_dir``.
+    registry
+        A registry file in YAML, or entries by name; default: the package's own.
+    progress
+        Whether to show a progress bar; default: ``scfound_atac.settings.progress_bar``.
+
+    Returns
+    -------
+    The folder that holds all files of the model.
+
+    Raises
+    ------
+    KeyError
+        No such model; the message lists those there are.
+    ValueError
+        A download has another checksum than it must have. It was removed.
+    ConnectionError
+        The network or the server failed, or the download ended early. Nothing partial is left; the message says where to put the file by
+        hand.
+    FileNotFoundError
+        The model belongs to the package, and the package lacks it.
+    """
+    model = get_entry(name, registry)
+    if model.bundled_dir is not None:
+        if not model.bundled_dir.is_dir():
+            msg = f"Model {name!r} is part of the package, but {str(model.bundled_dir)!r} is missing. Install scfound-atac again."
+            raise FileNotFoundError(msg)
+        return model.bundled_dir
+
+    folder = (settings.cache_dir if cache_dir is None else Path(cache_dir)) / model.name
+    folder.mkdir(parents=True, exist_ok=True)
+    show = settings.progress_bar if progress is None else progress
+    for file, entry in model.files.items():
+        _fetch_file(folder, file, entry, progress=show)
+    return folder

@@ -1,0 +1,350 @@
+"""`ChromFound`: train, apply and save the network on the user's own cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data.fields import LayerField
+from scvi.model.base import BaseModelClass
+from scvi.train import TrainRunner
+
+from .. import __version__
+from .._anndata import check_values, get_matrix
+from .._settings import settings
+from ..data import count_kind, iter_rows, prepare_rows
+from ..data._training import CellDataModule
+from ..genome import check_genome, get_ocrs
+from ..hub import Checkpoint, load, save
+from ..hub._checkpoint import DEFAULT_PREPARATION
+from ..inference import Runner, embed_matrix
+from ..nn import ChromFoundConfig, ChromFoundNet
+from ._module import ChromFoundModule
+from ._training_plan import MaskedTrainingPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..inference._runner import Pooling
+
+OCR_FILE = "ocrs.tsv.gz"
+
+
+class ChromFound(BaseModelClass):
+    """ChromFound on the user's own cells (arXiv 2505.12638).
+
+    A window-attention and Mamba network over all OCRs of a cell, trained to restore accessibility that was masked.
+
+    Parameters
+    ----------
+    adata
+        Registered with `setup_anndata`.
+    config
+        Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None.
+    checkpoint
+        Start from this pretrained network instead; see also `from_pretrained`.
+    seed
+        Seed of the initial weights.
+
+    Examples
+    --------
+    >>> sfa.model.ChromFound.setup_anndata(adata, layer="counts")
+    >>> model = sfa.model.ChromFound(adata)
+    >>> model.train(max_epochs=5)
+    >>> adata.obsm["X_chromfound"] = model.get_latent_representation()
+    >>> model.save("my_model")
+    >>> sfa.tl.embed(other, model="./my_model")
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        *,
+        config: ChromFoundConfig | Mapping[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(adata)
+        if checkpoint is not None and config is not None:
+            msg = "Pass config= for a new network or checkpoint= for a pretrained one, not both."
+            raise ValueError(msg)
+        if checkpoint is None:
+            if not isinstance(config, ChromFoundConfig):
+                config = ChromFoundConfig(**(config or {}))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                net = ChromFoundNet(config)
+            checkpoint = Checkpoint(net=net, name="untrained", sha256="", preparation=DEFAULT_PREPARATION)
+        self._checkpoint = checkpoint
+        ocrs = get_ocrs(self.adata.var)
+        order = Runner(checkpoint, ocrs, device="cpu", batch_size=1).order
+        columns = (checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()), ocrs["start"].to_numpy(), ocrs["end"].to_numpy())
+        self.module = ChromFoundModule(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
+        self._order = order
+        n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
+        self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        recipe: Literal["chromfound"] | None = "chromfound",
+        genome: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register the counts and check the coordinates.
+
+        Parameters
+        ----------
+        adata
+            Cells by OCRs, coordinates in ``var`` or in the names.
+        layer
+            Layer with the counts; ``X`` if None.
+        recipe
+            ``"chromfound"`` prepares counts by total-count normalisation and log1p; None feeds the matrix as it is.
+        genome
+            Genome build, if it cannot be recognised; see `scfound_atac.tl.embed`.
+
+        Raises
+        ------
+        ValueError
+            For coordinates that are not usable, or values that look normalised while a `recipe` is set.
+        """
+        if recipe not in ("chromfound", None):
+            msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
+            raise ValueError(msg)
+        check_genome(get_ocrs(adata.var), genome if genome is not None else adata.uns.get("genome"))
+        if recipe is not None and count_kind(get_matrix(adata, layer)) == "normalised":
+            msg = "The matrix looks normalised already. Pass recipe=None to use it as it is, or layer= a layer with counts."
+            raise ValueError(msg)
+        setup_method_args = cls._get_setup_method_args(**locals())
+        field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
+        manager = AnnDataManager(fields=[field], setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, adata: AnnData) -> ChromFound:
+        """Start from pretrained weights: a registry name or a folder, as `scfound_atac.hub.load` takes."""
+        instance = cls(adata, checkpoint=load(model))
+        instance.is_trained_ = True
+        return instance
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The network with its vocabulary and preparation, as `scfound_atac.tl.embed` takes it."""
+        return self._checkpoint
+
+    def train(
+        self,
+        max_epochs: int = 5,
+        *,
+        batch_size: int = 16,
+        crop_size: int | None = None,
+        lr: float = 5e-5,
+        weight_decay: float = 0.01,
+        mask_ratio: float = 0.15,
+        n_warmup_steps: int = 100,
+        train_size: float = 0.9,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        seed: int = 0,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train with the paper's masked objective (section 3.3).
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; the paper's 5 by default.
+        batch_size
+            Cells per step (the paper: 128).
+        crop_size
+            Train on random stretches of this many neighbouring OCRs; on whole cells if None.
+        lr, weight_decay
+            Of AdamW; the learning rate warms up over `n_warmup_steps` and falls to zero along a cosine.
+        mask_ratio
+            Share of zero and of non-zero OCRs that are replaced.
+        n_warmup_steps
+            Steps of linear warm-up, at most a tenth of the run.
+        train_size
+            Share of cells to train on; the rest is for validation.
+        accelerator, devices
+            As in Lightning.
+        seed
+            Seed of split, order, crops, masks and dropout.
+        **trainer_kwargs
+            For `lightning.pytorch.Trainer`, for example ``max_steps``, ``accumulate_grad_batches``, ``precision``, ``default_root_dir``.
+
+        Raises
+        ------
+        ValueError
+            For a `train_size` outside (0, 1].
+        """
+        if not 0 < train_size <= 1:
+            msg = f"train_size must lie in (0, 1], got {train_size}."
+            raise ValueError(msg)
+        data = CellDataModule(
+            self._values(self.adata)[:, self._order], batch_size=batch_size, crop_size=crop_size, train_size=train_size, seed=seed
+        )
+        plan = MaskedTrainingPlan(
+            self.module, lr=lr, weight_decay=weight_decay, mask_ratio=mask_ratio, n_warmup_steps=n_warmup_steps, seed=seed
+        )
+        trainer_kwargs = {
+            "enable_progress_bar": settings.progress_bar,
+            "check_val_every_n_epoch": 1 if data.n_val else None,
+            "gradient_clip_val": 1.0,
+            "num_sanity_val_steps": 0,
+            "reload_dataloaders_every_n_epochs": 1,
+            **trainer_kwargs,
+        }
+        runner = TrainRunner(
+            self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.module.train()
+            runner()
+        self._checkpoint = Checkpoint(
+            net=self.module.net,
+            name="trained",
+            sha256="",
+            chromosomes=self._checkpoint.chromosomes,
+            preparation=self._checkpoint.preparation,
+            training={
+                "objective": "masked reconstruction",
+                "n_cells": data.n_train,
+                "n_ocrs": len(self._order),
+                "n_steps": int(runner.trainer.global_step),
+                "version": __version__,
+                "batch_size": batch_size,
+                "crop_size": crop_size or len(self._order),
+                "lr": lr,
+                "mask_ratio": mask_ratio,
+                "seed": seed,
+            },
+        )
+
+    def _values(self, adata: AnnData) -> csr_matrix:
+        """Prepared accessibility in the columns' own order."""
+        from scipy.sparse import vstack
+
+        layer = self.adata_manager.registry["setup_args"]["layer"]
+        chunks = [self._prepare(rows) for _, rows in iter_rows(get_matrix(adata, layer))]
+        return vstack(chunks, format="csr", dtype=np.float32)
+
+    def _prepare(self, rows: csr_matrix) -> csr_matrix:
+        check_values(rows, "the registered matrix")
+        if self.adata_manager.registry["setup_args"]["recipe"] is None:
+            return rows
+        return prepare_rows(rows, **self._checkpoint.preparation)
+
+    def _apply(self, adata: AnnData | None, pooling: Pooling, n_components: int | None, batch_size: Any) -> tuple[Any, NDArray]:
+        adata = self._validate_anndata(adata)
+        runner = Runner(self._checkpoint, get_ocrs(adata.var), pooling=pooling, device=self.device, batch_size=batch_size)
+        matrix = get_matrix(adata, self.adata_manager.registry["setup_args"]["layer"])
+        result = embed_matrix(matrix, runner, prepare=self._prepare, n_components=n_components, progress=settings.progress_bar)
+        return result, runner.order
+
+    @torch.inference_mode()
+    def get_latent_representation(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_components: int | None = 50,
+        batch_size: int | Literal["auto"] = "auto",
+    ) -> NDArray[np.float32]:
+        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1).
+
+        Parameters
+        ----------
+        adata
+            Cells to embed; the registered ones if None.
+        n_components
+            Principal components, or None for the whole vector, one number per OCR of ``var``.
+        batch_size
+            Cells per forward pass.
+
+        Returns
+        -------
+        Array (n_obs, n_components), or (n_obs, n_vars), float32.
+        """
+        self._check_if_trained(warn=True)
+        result, order = self._apply(adata, "hidden_mean", n_components, batch_size)
+        if n_components is not None:
+            return result.vectors
+        return _in_column_order(result.vectors, order, self.adata.n_vars)
+
+    @torch.inference_mode()
+    def get_reconstruction(self, adata: AnnData | None = None, *, batch_size: int | Literal["auto"] = "auto") -> NDArray[np.float32]:
+        """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
+        self._check_if_trained(warn=True)
+        result, order = self._apply(adata, "reconstruction", None, batch_size)
+        return _in_column_order(result.vectors, order, self.adata.n_vars)
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:  # type: ignore[override]
+        """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.
+
+        Parameters
+        ----------
+        dir_path
+            Folder; made if absent.
+        overwrite
+            Replace a model that is already there.
+        save_anndata
+            Write the registered AnnData beside it as ``adata.h5ad``.
+
+        Raises
+        ------
+        FileExistsError
+            If a model is there and `overwrite` is False.
+        """
+        folder = save(
+            self.module.net,
+            dir_path,
+            chromosomes=self._checkpoint.chromosomes,
+            preparation=self._checkpoint.preparation,
+            training=self._checkpoint.training,
+            overwrite=overwrite,
+        )
+        get_ocrs(self.adata.var)[["chrom", "start", "end"]].to_csv(folder / OCR_FILE, sep="\t", index=False)
+        if save_anndata:
+            self.adata.write_h5ad(folder / "adata.h5ad")
+
+    @classmethod
+    def load(cls, dir_path: str | Path, adata: AnnData) -> ChromFound:  # type: ignore[override]
+        """Open a saved model on a registered AnnData with the same OCRs, in any order.
+
+        Raises
+        ------
+        ValueError
+            If `adata` has other OCRs than the model was saved with; `from_pretrained` takes any OCR set.
+        """
+        table = Path(dir_path) / OCR_FILE
+        if table.is_file():
+            saved = pd.MultiIndex.from_frame(pd.read_csv(table, sep="\t"))
+            given = pd.MultiIndex.from_frame(get_ocrs(adata.var)[["chrom", "start", "end"]])
+            if len(saved.symmetric_difference(given)):
+                msg = (
+                    f"adata has other OCRs than the saved model ({len(given.difference(saved))} of {len(given)} are new). "
+                    "Use ChromFound.from_pretrained(folder, adata), which takes any OCR set, or sfa.pp.map_ocrs(adata, target)."
+                )
+                raise ValueError(msg)
+        return cls.from_pretrained(Path(dir_path), adata)
+
+
+def _in_column_order(vectors: NDArray[np.float32], order: NDArray[np.int64], n_vars: int) -> NDArray[np.float32]:
+    whole = np.zeros((len(vectors), n_vars), dtype=np.float32)
+    whole[:, order] = vectors
+    return whole

@@ -1,0 +1,8 @@
+"""The networks: torch only, no AnnData."""
+
+from __future__ import annotations
+
+from .chromfound import ChromFoundConfig, ChromFoundNet
+from .selective_scan import selective_scan
+
+__all__ = ["ChromFoundConfig", "ChromFoundNet", "selective_scan"]

@@ -1,0 +1,128 @@
+"""One function, several back ends: the selective scan of Mamba-1.
+
+``torch`` is differentiable, runs everywhere and defines the result; ``numba`` is the fast CPU inference path; ``cuda`` is the
+compiled kernel of ``mamba-ssm``, used only when the kernel itself (not just the Python package) can be imported.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from ..._logging import logger
+from ._torch import selective_scan_torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Backend = Literal["auto", "torch", "numba", "cuda"]
+
+__all__ = ["available_backends", "selective_scan", "selective_scan_torch"]
+
+
+@cache
+def _cuda_kernel_importable() -> bool:
+    """Whether the compiled Mamba-1 kernel loads; recent ``mamba-ssm`` installs without it."""
+    if find_spec("mamba_ssm") is None or find_spec("selective_scan_cuda") is None:
+        return False
+    try:
+        import selective_scan_cuda  # noqa: F401
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        logger.debug("mamba-ssm is installed but its CUDA kernel does not load: %s", error)
+        return False
+    return True
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the back ends that can run on this machine, the reference first."""
+    names = ["torch", "numba"]
+    if torch.cuda.is_available() and _cuda_kernel_importable():
+        names.append("cuda")
+    return tuple(names)
+
+
+@cache
+def _report(backend: str, device_type: str) -> None:
+    logger.debug("selective scan on %s: %s back end", device_type, backend)
+
+
+def _choose(u: Tensor, *, needs_grad: bool) -> str:
+    if u.is_cuda and _cuda_kernel_importable():
+        return "cuda"
+    if u.device.type == "cpu" and not needs_grad:
+        return "numba"
+    return "torch"
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = False,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Selective state-space scan (Mamba, section 3.2; ChromFound section 3.2.2).
+
+    For every cell and channel, with step ``dt = delta + delta_bias`` (through softplus if asked), the state
+    ``h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]`` is read out as ``y[t] = C[t] . h[t] + D u[t]`` and gated by ``SiLU(z[t])``.
+
+    Parameters
+    ----------
+    u, delta
+        Input and step size, shape (batch, channel, length).
+    A
+        State decay, shape (channel, state); negative in Mamba.
+    B, C
+        Input and output projections, shape (batch, state, length).
+    D
+        Skip connection, shape (channel,).
+    z
+        Gate, shape (batch, channel, length).
+    delta_bias
+        Added to ``delta``, shape (channel,).
+    delta_softplus
+        Apply softplus to the step size.
+    backend
+        ``"auto"`` takes the compiled CUDA kernel where it loads, numba on CPU when no gradient is needed, torch otherwise.
+
+    Returns
+    -------
+    ``y``, shape (batch, channel, length), in the dtype of ``u``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown back end, or one that cannot run here.
+    """
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
+    name = _choose(u, needs_grad=needs_grad) if backend == "auto" else backend
+    if name not in ("torch", "numba", "cuda"):
+        msg = f"Unknown selective scan back end {backend!r}; use one of 'auto', 'torch', 'numba', 'cuda'."
+        raise ValueError(msg)
+    if name == "cuda" and not (u.is_cuda and _cuda_kernel_importable()):
+        msg = "The CUDA scan kernel is not available here. Use backend='auto', or `pip install scfound-atac[cuda]` on a CUDA machine."
+        raise ValueError(msg)
+    if name == "numba" and (needs_grad or u.device.type != "cpu"):
+        msg = "The numba scan runs on CPU without gradients. Use backend='torch', or torch.inference_mode()."
+        raise ValueError(msg)
+    _report(name, u.device.type)
+    if name == "cuda":
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+        return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    if name == "numba":
+        from ._numba import selective_scan_numba
+
+        return selective_scan_numba(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
+    return selective_scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)

@@ -1,0 +1,92 @@
+"""Reference selective scan: plain torch, differentiable, memory bounded by a chunk.
+
+A chunk of length T is cut into S segments of K steps, S and K near sqrt(T). All segments advance together from a zero state
+(K steps); then the states at the segment borders are chained (S steps) and their decayed contribution is added. So a chunk costs
+S + K small steps instead of T, and nothing of shape (batch, channel, length, state) exists beyond one chunk.
+
+Letters: b batch, d channel, l length, n state, s segment, k step in a segment.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK = 4096
+
+
+def selective_scan_torch(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = False,
+    chunk_size: int = CHUNK,
+) -> Tensor:
+    """Selective scan in fp32 with autograd; shapes as in `scfound_atac.nn.selective_scan`."""
+    dtype = u.dtype
+    u, delta, A, B, C = (t.float() for t in (u, delta, A, B, C))
+    if delta_bias is not None:
+        delta = delta + delta_bias.float()[:, None]
+    if delta_softplus:
+        delta = F.softplus(delta)
+
+    state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
+    outputs = []
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (u, delta, A, B, C))
+    for first in range(0, u.shape[2], chunk_size):
+        part = slice(first, first + chunk_size)
+        arguments = (u[..., part], delta[..., part], A, B[..., part], C[..., part], state)
+        # Recomputing a chunk in the backward pass keeps one chunk's states in memory instead of all of them.
+        y, state = checkpoint(_scan_chunk, *arguments, use_reentrant=False) if needs_grad else _scan_chunk(*arguments)
+        outputs.append(y)
+    y = torch.cat(outputs, dim=2) if outputs else torch.zeros_like(u)
+    if D is not None:
+        y = y + D.float()[:, None] * u
+    if z is not None:
+        y = y * F.silu(z.float())
+    return y.to(dtype)
+
+
+def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Scan (b, d, l) from `state` (b, d, n); returns the read-out (b, d, l) and the last state."""
+    length = u.shape[2]
+    n_steps = max(1, math.isqrt(length))
+    n_segments = -(-length // n_steps)
+    padding = n_segments * n_steps - length  # dt = 0 leaves the state as it is
+
+    def segments(x: Tensor) -> Tensor:  # (b, x, l) -> (b, x, s, k)
+        return F.pad(x, (0, padding)).unflatten(2, (n_segments, n_steps))
+
+    delta, delta_u, B, C = segments(delta), segments(delta * u), segments(B), segments(C)
+    decay = torch.exp(delta[..., None] * A[:, None, None, :])  # (b, d, s, k, n)
+    drive = delta_u[..., None] * B.permute(0, 2, 3, 1)[:, None]  # (b, d, s, k, n)
+
+    local = torch.zeros_like(drive[:, :, :, 0])  # (b, d, s, n)
+    local_states = []
+    for a, b in zip(decay.unbind(3), drive.unbind(3), strict=True):
+        local = torch.addcmul(b, a, local)
+        local_states.append(local)
+    states = torch.stack(local_states, dim=3)  # (b, d, s, k, n), each segment from zero
+
+    # Decay from a segment's border to each of its steps; the exponent sums, so nothing under- or overflows on the way.
+    reach = torch.exp(delta.cumsum(3)[..., None] * A[:, None, None, :])
+    borders = []
+    for a, h in zip(reach[:, :, :, -1].unbind(2), states[:, :, :, -1].unbind(2), strict=True):
+        borders.append(state)
+        state = torch.addcmul(h, a, state)
+    states = torch.addcmul(states, reach, torch.stack(borders, dim=2)[:, :, :, None])
+    y = torch.einsum("bdskn,bnsk->bdsk", states, C)
+    return y.flatten(2)[..., :length], state

@@ -1,0 +1,316 @@
+"""`embed`: cells to vectors with a pretrained network."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from .. import __version__
+from .._anndata import check_values, get_atac, get_matrix
+from .._keys import embedding_keys
+from .._logging import logger
+from .._settings import settings
+from ..data import count_kind, prepare_rows
+from ..genome import check_genome, get_ocrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..hub import Checkpoint
+    from ..inference import Basis, Embedding
+    from ..inference._runner import Pooling, Precision
+
+DEFAULT_MODEL = "chromfound-bmmc"
+_METHOD = "chromfound"
+
+
+def embed(
+    adata: AnnData | MuData,
+    *,
+    model: str | Path | Checkpoint = DEFAULT_MODEL,
+    layer: str | None = None,
+    recipe: Literal["chromfound"] | Mapping[str, Any] | None = "chromfound",
+    pooling: Pooling = "hidden_mean",
+    n_components: int | None = 50,
+    basis: AnnData | MuData | None = None,
+    n_fit_cells: int = 20_000,
+    genome: str | None = None,
+    modality: str | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+    seed: int = 0,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Embed cells with a pretrained network, without labels or training.
+
+    Each cell's accessibility over *all* its OCRs goes through the network in genome order; the hidden state of every OCR is averaged
+    over the hidden dimensions, and the resulting vector, one number per OCR, is reduced by PCA (ChromFound, arXiv 2505.12638, section A.1;
+    the paper keeps 50 components). Column order, chromosome naming, batch size, sparse format and cell order do not change a cell's
+    result beyond float32 rounding. OCRs on chromosomes the network does not know (chrM, scaffolds) are left out, with a warning.
+
+    Parameters
+    ----------
+    adata
+        Cells by OCRs with coordinates in ``var`` or in the names (GRCh38, 0-based half-open). Dense, CSR, CSC, backed, zarr or dask.
+        A MuData is taken by its ``atac`` modality.
+    model
+        A name from `scfound_atac.hub.list_models`, a folder (ours, or the authors' released form), or a loaded checkpoint. The default
+        is in the package; nothing is downloaded for it.
+    layer
+        Layer to read; ``X`` if None.
+    recipe
+        How counts are prepared, cell by cell: ``"chromfound"`` is total-count normalisation and log1p as in the paper (Appendix C), with
+        the total the model was trained with; a mapping with ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is. The authors'
+        summing of neighbouring cells is a step of its own: `scfound_atac.pp.recipe_chromfound`.
+    pooling
+        ``"hidden_mean"``: mean over the hidden dimensions (the paper's). ``"reconstruction"``: the decoder's accessibility.
+    n_components
+        Number of principal components, or None for the whole vector of length ``n_vars`` in the data's own column order (dense: 4 bytes x
+        cells x OCRs; OCRs that were left out are 0).
+    basis
+        AnnData embedded before with the same model and the same OCRs (in any order): its components are used instead of fitting new
+        ones, so both land in the same space. Give `key_added` as it was given there.
+    n_fit_cells
+        PCA is fitted to at most this many cells, chosen by `seed` and cell name.
+    genome
+        Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
+    modality
+        Modality of a MuData, ``"atac"`` if None.
+    batch_size
+        Cells per forward pass; ``"auto"`` goes by the device's memory.
+    device
+        ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    precision
+        ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 on a GPU that has it, if it agrees with fp32 on the first batch.
+    seed
+        Chooses the cells PCA is fitted to when there are more than `n_fit_cells`.
+    key_added
+        Key in ``obsm`` and ``uns`` instead of ``X_chromfound`` and ``chromfound``.
+    copy
+        Return a copy instead of writing in place.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `adata.obsm['X_chromfound' | key_added]` : ndarray (n_obs, n_components), float32
+        The embedding.
+    `adata.varm['chromfound_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
+        Principal axes, unless `n_components` is None.
+    `adata.varm['chromfound_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
+        What is subtracted before projecting.
+    `adata.uns['chromfound' | key_added]['params']` : dict
+        Model name and checksum, package version, recipe, layer, seed and so on.
+
+    Raises
+    ------
+    ValueError
+        For coordinates that are missing, unparsable, duplicated or not GRCh38; negative, NaN or infinite values; values that look normalised while a
+        `recipe` is set; zero cells; one cell with PCA; a `basis` of another model or OCR set. `adata` is then as it was.
+    KeyError
+        For a layer, modality, model or basis that does not exist.
+
+    Examples
+    --------
+    >>> import scfound_atac as sfa
+    >>> mdata = sfa.datasets.pbmc_multiome_sample()
+    >>> sfa.tl.embed(mdata)
+    >>> mdata["atac"].obsm["X_chromfound"].shape
+    (3000, 50)
+    """
+    keys = embedding_keys(_METHOD, key_added)
+    source = get_atac(adata, modality)
+    matrix = get_matrix(source, layer)
+    if n_components is not None and n_components < 1:
+        msg = f"n_components must be at least 1, or None for the whole vector; got {n_components}."
+        raise ValueError(msg)
+    if source.n_obs == 0 or source.n_vars == 0:
+        msg = f"Nothing to embed: adata has {source.n_obs} cells and {source.n_vars} OCRs."
+        raise ValueError(msg)
+    if n_components is not None and basis is None and source.n_obs < 2:
+        msg = "PCA needs at least two cells. Pass n_components=None for the whole vector, or basis= a reference that is already embedded."
+        raise ValueError(msg)
+    if copy and source.isbacked:
+        msg = "A backed AnnData cannot be copied in memory. Use copy=False, or adata.to_memory() first."
+        raise ValueError(msg)
+    ocrs = _checked_ocrs(source, genome)
+    checkpoint = _checkpoint(model)
+    preparation = _preparation(recipe, checkpoint)
+    if preparation is not None:
+        _refuse_normalised(source, matrix, layer)
+
+
+    from ..inference import Runner, embed_matrix
+
+    runner = Runner(checkpoint, ocrs, pooling=pooling, device=device, precision=precision, batch_size=batch_size)
+    order = runner.order
+    fitted = None if basis is None else _read_basis(get_atac(basis, modality), keys.uns, checkpoint, pooling, preparation, ocrs, order)
+    empty_cells = _EmptyCells()
+    result = embed_matrix(
+        matrix,
+        runner,
+        prepare=partial(_prepare, preparation=preparation, where=f"layers[{layer!r}]" if layer else "X", empty_cells=empty_cells),
+        n_components=n_components,
+        fit_rows=_fit_rows(source.obs_names, n_fit_cells, seed),
+        basis=fitted,
+        progress=settings.progress_bar,
+    )
+    empty_cells.report(source.n_obs)
+
+    params = {
+        "model": checkpoint.name,
+        "weights_sha256": checkpoint.sha256,
+        "version": __version__,
+        "recipe": json.dumps(preparation),
+        "layer": layer or "X",
+        "pooling": pooling,
+        "n_components": 0 if n_components is None else result.vectors.shape[1],
+        "seed": seed,
+        "device": str(runner.device),
+        "precision": "bf16" if runner.bf16 else "fp32",
+        "n_ocrs_used": len(order),
+    }
+    if copy:
+        adata = adata.copy()
+    _write(get_atac(adata, modality), result, order, keys, params)
+    logger.info("added obsm[%r], uns[%r]", keys.obsm, keys.uns)
+    return adata if copy else None
+
+
+def _checked_ocrs(adata: AnnData, genome: str | None) -> pd.DataFrame:
+    ocrs = get_ocrs(adata.var)
+    duplicated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
+    if duplicated.any():
+        first = ", ".join(f"{r.chrom}:{r.start}-{r.end}" for r in ocrs[duplicated].head(3).itertuples())
+        msg = (
+            f"{duplicated.sum()} OCRs stand more than once in adata.var ({first}). Keep one column each, for example "
+            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()"
+        )
+        raise ValueError(msg)
+    check_genome(ocrs, genome if genome is not None else adata.uns.get("genome"))
+    return ocrs
+
+
+def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
+    from ..hub import Checkpoint, load
+
+    return model if isinstance(model, Checkpoint) else load(model)
+
+
+def _preparation(recipe: str | Mapping[str, Any] | None, checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Arguments for `prepare_rows`, or None to feed the matrix as it is."""
+    if recipe is None:
+        return None
+    if recipe == "chromfound":
+        return dict(checkpoint.preparation)
+    if isinstance(recipe, str) or not set(recipe) <= {"target_sum", "log1p"}:
+        msg = f"recipe={recipe!r} is not known: use 'chromfound', a mapping with 'target_sum' and/or 'log1p', or None."
+        raise ValueError(msg)
+    return {**checkpoint.preparation, **recipe}
+
+
+def _refuse_normalised(adata: AnnData, matrix: Any, layer: str | None) -> None:
+    where = f"layers[{layer!r}]" if layer else "X"
+    if count_kind(matrix) == "normalised":
+        msg = (
+            f"{where} holds values that are not whole numbers, so it is already normalised, and recipe='chromfound' would do it again. "
+            "Pass recipe=None to feed it as it is, or layer= a layer with counts."
+        )
+        raise ValueError(msg)
+
+
+class _EmptyCells:
+    """Counts cells without any open OCR as they stream by."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def report(self, n_cells: int) -> None:
+        if self.n:
+            logger.warning(
+                "%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells", self.n, n_cells
+            )
+
+
+def _prepare(rows: csr_matrix, *, preparation: Mapping[str, Any] | None, where: str, empty_cells: _EmptyCells) -> csr_matrix:
+    check_values(rows, where)
+    empty_cells.n += int((np.diff(rows.indptr) == 0).sum())
+    return rows if preparation is None else prepare_rows(rows, **preparation)
+
+
+def _fit_rows(names: pd.Index, n: int, seed: int) -> NDArray[np.int64]:
+    """Cells that PCA is fitted to: those whose seeded hash of the name is smallest, so that cell order plays no part."""
+    if len(names) <= n:
+        return np.arange(len(names))
+    hashed = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{seed:016d}"[:16])
+    return np.sort(np.argsort(hashed, kind="stable")[:n])
+
+
+def _read_basis(
+    reference: AnnData,
+    key: str,
+    checkpoint: Checkpoint,
+    pooling: str,
+    preparation: Mapping[str, Any] | None,
+    ocrs: pd.DataFrame,
+    order: NDArray[np.int64],
+) -> Basis:
+    """The reference's axes in genome order, after checking that they belong to this model and these OCRs."""
+    from ..inference import Basis
+
+    pcs, mean = f"{key}_pcs", f"{key}_mean"
+    if pcs not in reference.varm or mean not in reference.varm or key not in reference.uns:
+        msg = f"basis has no varm[{pcs!r}]: run sfa.tl.embed(basis) first, with the same key_added and n_components not None."
+        raise KeyError(msg)
+    theirs = reference.uns[key]["params"]
+    ours = {"weights_sha256": checkpoint.sha256, "pooling": pooling, "recipe": json.dumps(preparation)}
+    for name, value in ours.items():
+        if theirs[name] != value:
+            msg = f"basis was embedded with {name}={theirs[name]!r}, this call has {value!r}; use the same model, pooling and recipe."
+            raise ValueError(msg)
+    here = pd.MultiIndex.from_frame(ocrs[["chrom", "start", "end"]].iloc[order])
+    there = pd.MultiIndex.from_frame(get_ocrs(reference.var)[["chrom", "start", "end"]])
+    place = there.get_indexer(here)
+    n_used = int(theirs["n_ocrs_used"])
+    if (place < 0).any() or len(here) != n_used:
+        missing = ", ".join(f"{c}:{s}-{e}" for c, s, e in here[place < 0][:3])
+        msg = (
+            f"basis has other OCRs ({n_used} there, {len(here)} here, {int((place < 0).sum())} of these unknown there"
+            f"{': ' + missing if missing else ''}). Bring the query to the reference's OCRs with sfa.pp.map_ocrs(adata, basis)."
+        )
+        raise ValueError(msg)
+    return Basis(components=np.asarray(reference.varm[pcs])[place], mean=np.asarray(reference.varm[mean])[place, 0])
+
+
+def _write(adata: AnnData, result: Embedding, order: NDArray[np.int64], keys: Any, params: dict[str, Any]) -> None:
+    if result.basis is None:
+        whole = np.zeros((adata.n_obs, adata.n_vars), dtype=np.float32)
+        whole[:, order] = result.vectors
+        adata.obsm[keys.obsm] = whole
+        for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
+            adata.varm.pop(stale, None)
+        adata.uns[keys.uns] = {"params": params}
+        return
+    pcs = np.zeros((adata.n_vars, result.basis.components.shape[1]), dtype=np.float32)
+    pcs[order] = result.basis.components
+    mean = np.zeros((adata.n_vars, 1), dtype=np.float32)
+    mean[order, 0] = result.basis.mean
+    record: dict[str, Any] = {"params": params}
+    if result.variance_ratio is not None:
+        record["variance_ratio"] = result.variance_ratio
+    adata.obsm[keys.obsm] = result.vectors
+    adata.varm[keys.pcs] = pcs
+    adata.varm[keys.mean] = mean
+    adata.uns[keys.uns] = record
