@@ -22,22 +22,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@echo "installing the pinned versions into $(VENV): some minutes, once"
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq --constraint constraints.txt torch
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
 $(DOCSTAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[doc]"
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable ".[doc]"
 	@touch $@
 
 demo: $(STAMP)  ## embed real cells with the bundled weights, compare with TF-IDF + LSI, draw a UMAP
 	$(BIN)/python scripts/demo.py
 
-test: lint  ## linters, then all tests
+test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP)  ## ruff, mypy, layers of imports
+lint: $(STAMP)  ## code style, types, layers of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

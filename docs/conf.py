@@ -30,9 +30,8 @@ suppress_warnings = [
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
 napoleon_google_docstring = False
-napoleon_use_rtype = True
+napoleon_use_ivar = True  # attributes are described once, by the class
 typehints_defaults = "braces"
 always_use_bars_union = True
 

@@ -15,8 +15,13 @@ SUBPACKAGES = sorted(set(sfa.__all__) - {"__version__", "settings"})
 
 
 def names_on_page() -> list[str]:
-    blocks = re.findall(r"\.\. autosummary::\n(.*?)```", API_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    return [line.strip() for block in blocks for line in block.splitlines() if line.strip() and ":toctree:" not in line]
+    """What the summaries list, and the constants, which are described on the page itself."""
+    page = API_PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"\.\. autosummary::\n(.*?)```", page, flags=re.DOTALL)
+    listed = [
+        line.strip() for block in blocks for line in block.splitlines() if line.strip() and ":toctree:" not in line
+    ]
+    return listed + re.findall(r"^- `([\w.]+)`:", page, flags=re.MULTILINE)
 
 
 def test_no_name_twice() -> None:

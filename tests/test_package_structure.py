@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from time import perf_counter
 
@@ -45,28 +44,23 @@ def test_import_takes_less_than_a_second() -> None:
     assert min(seconds("import scfound_atac") for _ in range(3)) - interpreter < 1
 
 
-def public_functions() -> list[tuple[str, Callable[..., object]]]:
-    modules = [(short, import_module(f"scfound_atac.{short}")) for short in ("pp", "tl", "pl")]
-    return [
-        (f"{short}.{name}", getattr(module, name))
-        for short, module in modules
-        for name in getattr(module, "__all__", ())
-        if inspect.isfunction(getattr(module, name))
-    ]
-
-
-@pytest.mark.parametrize(("name", "function"), public_functions(), ids=lambda value: value if isinstance(value, str) else "")
-def test_shape_of_public_functions(name: str, function: Callable[..., object]) -> None:
-    signature = inspect.signature(function)
-    first, *options = signature.parameters.values()
-    assert first.name == "adata"
-    assert {option.name for option in options if option.kind is not inspect.Parameter.KEYWORD_ONLY} == set()
-    if "copy" in signature.parameters:
-        assert signature.parameters["copy"].default is False
-    unannotated = [p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty]
-    assert unannotated == []
-    assert signature.return_annotation is not inspect.Signature.empty
-    assert inspect.getdoc(function), f"{name} has no docstring"
+@pytest.mark.parametrize("subpackage", ["pp", "tl", "pl"])
+def test_shape_of_public_functions(subpackage: str) -> None:
+    module = import_module(f"scfound_atac.{subpackage}")
+    functions = [value for name in module.__all__ if inspect.isfunction(value := getattr(module, name))]
+    assert functions
+    for function in functions:
+        signature = inspect.signature(function)
+        parameters = signature.parameters
+        first, *options = parameters.values()
+        assert first.name == "adata", function
+        optional = {option for option in options if option.default is not inspect.Parameter.empty}
+        assert {option.name for option in optional if option.kind is not option.KEYWORD_ONLY} == set(), function
+        assert "copy" not in parameters or parameters["copy"].default is False, function
+        unannotated = [p.name for p in parameters.values() if p.annotation is inspect.Parameter.empty]
+        assert unannotated == [], function
+        assert signature.return_annotation is not inspect.Signature.empty, function
+        assert inspect.getdoc(function), function
 
 
 def test_subpackages_are_attributes() -> None:

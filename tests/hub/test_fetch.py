@@ -131,8 +131,11 @@ def test_not_found(server: Server, tmp_path: Path) -> None:
     assert names(tmp_path / "tiny") == set()
 
 
-def test_damaged_cache_is_repaired(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    registry = make_registry(server.url, pinned=True)
+@pytest.mark.parametrize("pinned", [True, False])
+def test_damaged_cache_is_repaired(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, pinned: bool
+) -> None:
+    registry = make_registry(server.url, pinned=pinned)
     folder = fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False)
     (folder / "weights.bin").write_bytes(b"damaged")
     fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False)
@@ -168,21 +171,23 @@ def test_file_put_by_hand_is_pinned(server: Server, tmp_path: Path) -> None:
     assert json.loads((folder / PINS_FILE).read_text())["weights.bin"] == sha256(b"mine")
 
 
-def test_unreadable_pins(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[1]", "null"])
+def test_unreadable_pins(server: Server, tmp_path: Path, content: str) -> None:
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / PINS_FILE).write_text("{")
+    (tmp_path / "tiny" / PINS_FILE).write_text(content)
     with pytest.raises(ValueError, match="Delete the folder to download anew"):
         fetch("tiny", cache_dir=tmp_path, registry=make_registry(server.url, pinned=False), progress=False)
 
 
-def test_concurrent(server: Server, tmp_path: Path) -> None:
-    registry = make_registry(server.url, pinned=True)
+@pytest.mark.parametrize("pinned", [True, False])
+def test_concurrent(server: Server, tmp_path: Path, pinned: bool) -> None:
+    registry = make_registry(server.url, pinned=pinned)
     with ThreadPoolExecutor(8) as pool:
         folders = set(
             pool.map(lambda _: fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False), range(16))
         )
     assert folders == {tmp_path / "tiny"}
-    assert names(tmp_path / "tiny") == set(CONTENT)
+    assert names(tmp_path / "tiny") - {PINS_FILE} == set(CONTENT)
     assert (tmp_path / "tiny" / "weights.bin").read_bytes() == CONTENT["weights.bin"]
 
 

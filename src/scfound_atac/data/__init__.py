@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._count_kind import count_kind
+from .._rows import iter_rows, shape_of
 from ._prepare import prepare_rows
-from ._rows import iter_rows, shape_of
 
-__all__ = ["count_kind", "iter_rows", "prepare_rows", "shape_of"]
+__all__ = ["iter_rows", "prepare_rows", "shape_of"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._build import check_genome
 from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
 from ._intervals import overlaps
 from ._liftover import Chain, liftover, read_chain
@@ -12,6 +13,7 @@ __all__ = [
     "CHROMOSOMES",
     "CHROMOSOME_SIZES",
     "Chain",
+    "check_genome",
     "chromosome_ids",
     "genome_order",
     "get_ocrs",

@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(r"(?:grch3[78](?:\.p\d+)?|hg\d\d|mm\d+|grcm\d+|t2t|chm13)", re.IGNORECASE)
 _CONTIG = r"(?P<chrom>[A-Za-z0-9][A-Za-z0-9._]*)"
-_NAME = (
-    r"^(?:(?:[Gg][Rr][Cc][Hh]38|[Hh][Gg]38)[_-]+)?" + _CONTIG + r"(?P<gap>[:_-])(?P<start>\d{1,12})(?P<dash>[_-])(?P<end>\d{1,12})$"
+_NAME = re.compile(
+    r"(?:(?:[Gg][Rr][Cc][Hh]38|[Hh][Gg]38)[_-]+)?"
+    + _CONTIG
+    + r"(?P<gap>[:_-])(?P<start>\d{1,12})(?P<dash>[_-])(?P<end>\d{1,12})"
 )
+_PARTS = list(_NAME.groupindex)
+_NOTHING = (None,) * len(_PARTS)
+_BYTES = ("b'", 'b"')
 # "chr1_5_10_20" could be a contig chr1_5 or a range with a column too many: refused.
 _NUMBERED = re.compile(r"(?:chr)?(?:\d+|x|y|m|mt)[._]\d+", re.IGNORECASE)
 _FIX = 'Give coordinates instead: set var["chrom"], var["start"] and var["end"] (0-based, half-open).'
@@ -52,12 +57,14 @@ def parse_names(names: Iterable[Any]) -> pd.DataFrame:
     ValueError
         If a name cannot be read without doubt, names another genome build, or its end is not beyond its start.
     """
-    text = pd.Series([_as_text(name) for name in names], dtype=object)
+    texts = [_as_text(name) for name in names]
+    text = pd.Series(texts, dtype=object)
     if not len(text):
-        return pd.DataFrame({"chrom": np.array([], dtype=object), "start": np.array([], np.int64), "end": np.array([], np.int64)})
-    wrapped = text.str.match(r"^b(['\"]).*\1$").to_numpy(dtype=bool)
-    bare = text.where(~wrapped, text.str.slice(2, -1)) if wrapped.any() else text
-    parts = bare.str.extract(_NAME)
+        return pd.DataFrame(
+            {"chrom": np.array([], dtype=object), "start": np.array([], np.int64), "end": np.array([], np.int64)}
+        )
+    found = [_NAME.fullmatch(name[2:-1] if name.startswith(_BYTES) else name) for name in texts]
+    parts = pd.DataFrame([match.groups() if match else _NOTHING for match in found], columns=_PARTS, dtype=object)
 
     codes, contigs = pd.factorize(parts["chrom"])
     other_build = [bool(_PREFIX.match(contig)) and not _PREFIX.fullmatch(contig) for contig in contigs]

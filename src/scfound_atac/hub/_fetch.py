@@ -31,11 +31,10 @@ def _read_pins(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        pins = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         msg = f"{str(path)!r} holds the checksums of earlier downloads and cannot be read ({error}). Delete the folder to download anew."
         raise ValueError(msg) from error
-    return dict(pins)
 
 
 def _write_pin(folder: Path, file: str, sha256: str) -> None:
@@ -149,7 +148,7 @@ def fetch(
             raise FileNotFoundError(msg)
         return model.bundled_dir
 
-    folder = (settings.cache_dir if cache_dir is None else Path(cache_dir)) / model.name
+    folder = (settings.cache_dir if cache_dir is None else Path(cache_dir).expanduser()) / model.name
     folder.mkdir(parents=True, exist_ok=True)
     show = settings.progress_bar if progress is None else progress
     for file, entry in model.files.items():

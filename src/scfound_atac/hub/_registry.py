@@ -136,7 +136,7 @@ def list_models(*, cache_dir: str | os.PathLike[str] | None = None) -> pd.DataFr
 
     from .._settings import settings
 
-    root = settings.cache_dir if cache_dir is None else Path(cache_dir)
+    root = settings.cache_dir if cache_dir is None else Path(cache_dir).expanduser()
 
     def available(entry: ModelEntry) -> str:
         if entry.bundled is not None:

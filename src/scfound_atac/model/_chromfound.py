@@ -15,9 +15,9 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from .. import __version__
-from .._anndata import check_values, get_matrix
+from .._anndata import check_values, count_kind, get_matrix
 from .._settings import settings
-from ..data import count_kind, iter_rows, prepare_rows
+from ..data import iter_rows, prepare_rows
 from ..data._training import CellDataModule
 from ..genome import check_genome, get_ocrs
 from ..hub import Checkpoint, load, save

@@ -6,7 +6,7 @@ in the core's own cache; only the residual and what the scan reads are written o
 
 1. `_window_pass`   residual -> RMSNorm -> WPSA block -> down -> in_proj     parallel over cells x windows
 2. `_conv_pass`     causal convolution, SiLU, x_proj, dt_proj, softplus      parallel over cells x blocks of OCRs
-3. `_scan_pass`     selective scan, skip, gate                               parallel over cells x groups of 16 channels
+3. `scan_tokens`    selective scan, skip, gate                               parallel over cells x groups of 16 channels
 
 and out_proj -> up -> residual happen at the start of the next `_window_pass`, or in `_final_pass`.
 
@@ -23,6 +23,7 @@ import numba
 import numpy as np
 import torch
 from numba import njit, prange
+from torch import nn
 
 from ._simd import (
     LANES,
@@ -32,7 +33,6 @@ from ._simd import (
     gelu,
     lane_sum,
     load,
-    load_splat,
     matmul_tile_32,
     matmul_tile_48,
     maximum,
@@ -40,14 +40,19 @@ from ._simd import (
     softplus,
     splat,
     store,
+    transpose,
 )
+from .chromfound import MLP, EncoderLayer, Mamba, RMSNorm, WPSABlock
+from .selective_scan._numba import pack_decay, scan_tokens, torch_threads
+from .window_attention import WindowAttention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .chromfound import ChromFoundNet, EncoderLayer
+    from .chromfound import ChromFoundNet
 
 PANEL = 2 * LANES  # columns of a packed weight that one tile covers
+KEY_BLOCK = 64  # keys whose contributions are summed at a time
 CONV_ROWS = 128  # OCRs a thread convolves at a time
 _LOG2E = 1.4426950408889634
 _ZERO = np.float32(0.0)
@@ -96,7 +101,7 @@ class Scratch(NamedTuple):
     b: np.ndarray  # (threads, W * stride(D, d_mlp, 2 d))
     head: np.ndarray  # (threads, W * 3 P)
     scores: np.ndarray  # (threads, W * 32)
-    small: np.ndarray  # (threads, (P + P + 2) * 32)
+    small: np.ndarray  # (threads, (P + P + 8) * 32)
 
 
 @njit
@@ -155,48 +160,94 @@ def _add_layer_norm(h: Any, x: Any, x_stride: int, norm: Any, stride: int, width
 
 
 @njit
-def _attend_head(head: Any, width: int, window: int, scores: Any, small: Any, zeros: Any, out: Any, out0: int, out_stride: int, n_out: int) -> None:
+def _highest(scores: Any, column: int, window: int) -> Any:
+    """Largest score of 16 queries; four chains, as one would wait for itself."""
+    a, b = load(scores, column), load(scores, column + PANEL)
+    c, d = load(scores, column + 2 * PANEL), load(scores, column + 3 * PANEL)
+    for key in range(4, window, 4):
+        a = maximum(a, load(scores, key * PANEL + column))
+        b = maximum(b, load(scores, (key + 1) * PANEL + column))
+        c = maximum(c, load(scores, (key + 2) * PANEL + column))
+        d = maximum(d, load(scores, (key + 3) * PANEL + column))
+    return maximum(maximum(a, b), maximum(c, d))
+
+
+@njit
+def _attend_head(
+    head: Any,
+    width: int,
+    window: int,
+    scores: Any,
+    small: Any,
+    zeros: Any,
+    out: Any,
+    out0: int,
+    out_stride: int,
+    n_out: int,
+) -> None:
     """Softmax attention of one head of one window, 32 queries (one per lane) at a time.
 
-    `head` is (W, 3 * width): q (already times ``log2(e) / sqrt(D / H)``), k, v. `scores` holds S^T (keys x 32 queries), `small` holds q^T and o^T
-    (width x 32 each).
+    `head` is (W, 3 * width): q (already times ``log2(e) / sqrt(D / H)``), k, v. `scores` holds S^T (keys x 32 queries), `small`
+    holds q^T, o^T (width x 32 each) and a tile that is added to o^T. Padded lanes and columns compute numbers that nobody reads.
     """
     row = 3 * width
     o0 = width * PANEL
     for query in range(0, window, PANEL):
         n_queries = min(PANEL, window - query)
-        for q in range(n_queries):
-            for i in range(width):
-                small[i * PANEL + q] = head[(query + q) * row + i]
+        for q in range(0, n_queries, LANES):
+            for i in range(0, width, LANES):
+                transpose(head, (query + q) * row + i, row, small, i * PANEL + q, PANEL)
         for key in range(0, window, TILE_ROWS):
             matmul_tile_32(
                 head, key * row + width, row, 1, small, 0, PANEL, zeros, 0, scores, key * PANEL, PANEL, width
             )
-        highest0, highest1 = load(scores, 0), load(scores, LANES)
-        for key in range(1, window):
-            highest0 = maximum(highest0, load(scores, key * PANEL))
-            highest1 = maximum(highest1, load(scores, key * PANEL + LANES))
+        highest0, highest1 = _highest(scores, 0, window), _highest(scores, LANES, window)
         total0, total1 = splat(_ZERO), splat(_ZERO)
-        for key in range(window):
-            p0 = exp2(load(scores, key * PANEL) - highest0)
-            p1 = exp2(load(scores, key * PANEL + LANES) - highest1)
-            store(scores, key * PANEL, p0)
-            store(scores, key * PANEL + LANES, p1)
-            total0 = total0 + p0
-            total1 = total1 + p1
-        for i in range(0, width, TILE_ROWS):
-            matmul_tile_32(
-                head, 2 * width + i, 1, row, scores, 0, PANEL, zeros, 0, small, o0 + i * PANEL, PANEL, window
-            )
-        store(small, 2 * o0, splat(_ONE) / total0)
-        store(small, 2 * o0 + LANES, splat(_ONE) / total1)
-        for q in range(n_queries):
-            for i in range(n_out):
-                out[out0 + (query + q) * out_stride + i] = small[o0 + i * PANEL + q] * small[2 * o0 + q]
+        for i in range(width):
+            store(small, o0 + i * PANEL, splat(_ZERO))
+            store(small, o0 + i * PANEL + LANES, splat(_ZERO))
+        # sums over a block of keys, then over blocks: many keys may be alike, and one long sum would lose a digit
+        for first in range(0, window, KEY_BLOCK):
+            n_keys = min(KEY_BLOCK, window - first)
+            part0, part1 = splat(_ZERO), splat(_ZERO)
+            for key in range(first, first + n_keys):
+                p0 = exp2(load(scores, key * PANEL) - highest0)
+                p1 = exp2(load(scores, key * PANEL + LANES) - highest1)
+                store(scores, key * PANEL, p0)
+                store(scores, key * PANEL + LANES, p1)
+                part0 = part0 + p0
+                part1 = part1 + p1
+            total0 = total0 + part0
+            total1 = total1 + part1
+            for i in range(0, width, TILE_ROWS):
+                matmul_tile_32(
+                    head, first * row + 2 * width + i, 1, row,
+                    scores, first * PANEL, PANEL,
+                    zeros, 0,
+                    small, 2 * o0, PANEL, n_keys,
+                )  # fmt: skip
+                for k in range(0, TILE_ROWS * PANEL, LANES):
+                    o = o0 + i * PANEL + k
+                    store(small, o, load(small, o) + load(small, 2 * o0 + k))
+        inverse0, inverse1 = splat(_ONE) / total0, splat(_ONE) / total1
+        for i in range(n_out):
+            store(small, o0 + i * PANEL, load(small, o0 + i * PANEL) * inverse0)
+            store(small, o0 + i * PANEL + LANES, load(small, o0 + i * PANEL + LANES) * inverse1)
+        for q in range(0, n_queries, LANES):
+            for i in range(0, n_out, LANES):
+                first = out0 + (query + q) * out_stride + i
+                if n_out - i >= LANES:
+                    transpose(small, o0 + i * PANEL + q, PANEL, out, first, out_stride)
+                else:
+                    for j in range(LANES):
+                        for k in range(n_out - i):
+                            out[first + j * out_stride + k] = small[o0 + (i + k) * PANEL + q + j]
 
 
 @njit
-def _attention(h: Any, stride: int, d_model: int, weights: Any, window: int, scratch: Any, out: Any, thread: int, zeros: Any) -> None:
+def _attention(
+    h: Any, stride: int, d_model: int, weights: Any, window: int, scratch: Any, out: Any, thread: int, zeros: Any
+) -> None:
     """All heads of one window: qkv projection and softmax attention, (W, D) -> (W, D)."""
     head, scores, small = scratch.head[thread], scratch.scores[thread], scratch.small[thread]
     n_heads, row = weights.qkv.shape[0], weights.qkv.shape[2]
@@ -210,11 +261,15 @@ def _attention(h: Any, stride: int, d_model: int, weights: Any, window: int, scr
                     weights.qkv, i * (d_model + 1) * row + column,
                     head, token * row + column, row, d_model,
                 )  # fmt: skip
-        _attend_head(head, width, window, scores, small, zeros, out, i * (d_model // n_heads), stride, d_model // n_heads)
+        _attend_head(
+            head, width, window, scores, small, zeros, out, i * (d_model // n_heads), stride, d_model // n_heads
+        )
 
 
 @njit
-def _add_mixed(residual: Any, y: Any, token0: int, n_rows: int, d_model: int, d_inner: int, out_proj: Any, up: Any, a: Any, b: Any) -> None:
+def _add_mixed(
+    residual: Any, y: Any, token0: int, n_rows: int, d_model: int, d_inner: int, out_proj: Any, up: Any, a: Any, b: Any
+) -> None:
     """``residual += up(out_proj(y))`` for consecutive tokens; at most 8 rows more than asked are computed and dropped."""
     wide = _columns(up)
     for i in range(0, n_rows * d_inner, LANES):
@@ -228,7 +283,19 @@ def _add_mixed(residual: Any, y: Any, token0: int, n_rows: int, d_model: int, d_
 
 
 @njit
-def _one_window(residual: Any, y: Any, xz: Any, weights: Any, scratch: Any, zeros: Any, thread: int, index: int, window: int, shift: int, is_first: bool) -> None:
+def _one_window(
+    residual: Any,
+    y: Any,
+    xz: Any,
+    weights: Any,
+    scratch: Any,
+    zeros: Any,
+    thread: int,
+    index: int,
+    window: int,
+    shift: int,
+    is_first: bool,
+) -> None:
     n_cells, length, d_model = residual.shape
     d_inner = y.shape[2]
     n_windows = -(-length // window)
@@ -272,15 +339,19 @@ def _one_window(residual: Any, y: Any, xz: Any, weights: Any, scratch: Any, zero
 
 
 @njit(parallel=True, cache=True)
-def _window_pass(residual: Any, y: Any, xz: Any, weights: Any, scratch: Any, zeros: Any, window: int, shift: int, is_first: bool) -> None:
-    """residual (B, L, D), updated in place with y (B, L, d) of the layer before -> xz (B, L, 2 d), the input of the convolution and gate."""
+def _window_pass(
+    residual: Any, y: Any, xz: Any, weights: Any, scratch: Any, zeros: Any, window: int, shift: int, is_first: bool
+) -> None:
+    """residual (B, L, D), to which y (B, L, d) of the layer before is added -> xz (B, L, 2 d): convolution input and gate."""
     n_cells, length, d_model = residual.shape
     for index in prange(n_cells * -(-length // window)):
         _one_window(residual, y, xz, weights, scratch, zeros, numba.get_thread_id(), index, window, shift, is_first)
 
 
 @njit
-def _one_conv_block(xz: Any, weights: Any, u: Any, delta: Any, bc: Any, cell: int, first: int, rows: Any, projected: Any) -> None:
+def _one_conv_block(
+    xz: Any, weights: Any, u: Any, delta: Any, bc: Any, cell: int, first: int, rows: Any, projected: Any
+) -> None:
     n_cells, length, d_inner = u.shape
     rank, n_bc, stride = weights.dt.shape[0], bc.shape[2], _columns(weights.x_proj)
     n_rows = min(CONV_ROWS, length - first)
@@ -291,7 +362,11 @@ def _one_conv_block(xz: Any, weights: Any, u: Any, delta: Any, bc: Any, cell: in
         for i in range(0, d_inner, LANES):
             total = load(weights.conv_bias, i)
             for tap in range(n_taps):
-                total = fma(load(xz, (token - tap) * 2 * d_inner + i), load(weights.conv, (width - 1 - tap) * d_inner + i), total)
+                total = fma(
+                    load(xz, (token - tap) * 2 * d_inner + i),
+                    load(weights.conv, (width - 1 - tap) * d_inner + i),
+                    total,
+                )
             total = silu(total)
             store(rows, row * d_inner + i, total)
             store(u, token * d_inner + i, total)
@@ -316,43 +391,6 @@ def _conv_pass(xz: Any, weights: Any, u: Any, delta: Any, bc: Any, rows: Any, pr
         thread = numba.get_thread_id()
         cell, first = index // n_blocks, index % n_blocks * CONV_ROWS
         _one_conv_block(xz, weights, u, delta, bc, cell, first, rows[thread], projected[thread])
-
-
-@njit
-def scan_group(u: Any, delta: Any, bc: Any, z: Any, z0: int, z_stride: int, A: Any, D: Any, cell: int, group: int, state: Any, y: Any) -> None:
-    """Scan 16 channels of one cell over its length; `y` may be `u`. `A` is (groups, n, 16) and already times log2(e)."""
-    n_cells, length, n_channels = u.shape
-    n_states = A.shape[1]
-    channel, a0 = group * LANES, group * n_states * LANES
-    for i in range(n_states):
-        store(state, i * LANES, splat(_ZERO))
-    skip = load(D, channel)
-    for t in range(length):
-        token = cell * length + t
-        x, step = load(u, token * n_channels + channel), load(delta, token * n_channels + channel)
-        drive = step * x
-        total = skip * x
-        row = token * 2 * n_states
-        for i in range(n_states):
-            decay = exp2(step * load(A, a0 + i * LANES))
-            h = fma(decay, load(state, i * LANES), drive * load_splat(bc, row + i))
-            store(state, i * LANES, h)
-            total = fma(h, load_splat(bc, row + n_states + i), total)
-        if z_stride > 0:
-            total = total * silu(load(z, z0 + token * z_stride + channel))
-        store(y, token * n_channels + channel, total)
-
-
-@njit(parallel=True, cache=True)
-def _scan_pass(u: Any, delta: Any, bc: Any, z: Any, z0: int, z_stride: int, A: Any, D: Any, y: Any) -> None:
-    """Selective scan of all channels: u, delta (B, L, d), bc (B, L, 2 n) -> y (B, L, d), which may be `u`.
-
-    `z` holds the gate of channel 0 of the first token at flat offset `z0` and a token every `z_stride` elements; no gate if `z_stride` is 0.
-    """
-    n_groups = A.shape[0]
-    for index in prange(u.shape[0] * n_groups):
-        state = np.empty(A.shape[1] * LANES, dtype=np.float32)
-        scan_group(u, delta, bc, z, z0, z_stride, A, D, index // n_groups, index % n_groups, state, y)
 
 
 @njit(parallel=True, cache=True)
@@ -396,7 +434,7 @@ def _pack_qkv(weight: Tensor, bias: Tensor, n_heads: int) -> np.ndarray:
     return padded.reshape(n_heads, d_model + 1, 3 * padded_width)
 
 
-def _pack_window(layer: EncoderLayer, before: EncoderLayer, n_heads: int) -> WindowWeights:
+def _pack_window(layer: Any, before: Any, n_heads: int) -> WindowWeights:
     block = layer.wpsa
     return WindowWeights(
         out_proj=_pack(before.mamba.out_proj.weight, None),
@@ -413,7 +451,7 @@ def _pack_window(layer: EncoderLayer, before: EncoderLayer, n_heads: int) -> Win
     )
 
 
-def _pack_conv(layer: EncoderLayer) -> ConvWeights:
+def _pack_conv(layer: Any) -> ConvWeights:
     mamba = layer.mamba
     return ConvWeights(
         conv=_numpy(mamba.conv1d.weight[:, 0].T),
@@ -424,18 +462,13 @@ def _pack_conv(layer: EncoderLayer) -> ConvWeights:
     )
 
 
-def pack_decay(A: Tensor) -> np.ndarray:
-    """A (d, n) -> (groups of 16 channels, n, 16), times log2(e); d is a multiple of 16."""
-    d_inner, n_states = A.shape
-    grouped = _numpy(A).reshape(-1, LANES, n_states).transpose(0, 2, 1)
-    return np.ascontiguousarray(grouped * np.float32(_LOG2E))
+_PLAIN_MODULES = (EncoderLayer, WPSABlock, WindowAttention, MLP, Mamba, RMSNorm, nn.Linear, nn.LayerNorm, nn.Conv1d)
 
 
-def set_threads() -> int:
-    """Let numba use as many threads as torch does; returns their number."""
-    n_threads = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(n_threads)
-    return n_threads
+def _is_plain(net: ChromFoundNet) -> bool:
+    """Whether nobody has wrapped, hooked or replaced a module (adapters, parametrisations, probes): then their code must run."""
+    modules = [module for part in (*net.layers, net.norm) for module in part.modules()]
+    return all(type(m) in _PLAIN_MODULES and not (m._forward_hooks or m._forward_pre_hooks) for m in modules)
 
 
 def supports(net: ChromFoundNet, residual: Tensor) -> bool:
@@ -443,12 +476,15 @@ def supports(net: ChromFoundNet, residual: Tensor) -> bool:
     config = net.config
     return (
         not torch.is_grad_enabled()
-        and residual.device.type == "cpu"
-        and residual.dtype == net.decoder.weight.dtype == torch.float32
-        and residual.shape[1] > config.window_size
+        and not numba.config.DISABLE_JIT
+        and residual.dtype == torch.float32
+        and residual.shape[0] > 0
+        and residual.shape[1] > config.window_size  # a shorter sequence is one window of its own size
         and config.window_size % LANES == 0
         and config.d_model % LANES == 0
         and config.expand * config.d_low % LANES == 0
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in net.parameters())
+        and _is_plain(net)
     )
 
 
@@ -457,40 +493,44 @@ def encode(net: ChromFoundNet, residual: Tensor) -> Tensor:
 
     Same result as the plain layers up to float32 rounding (about 1e-6). Besides `residual` it holds 4 d + 2 n numbers per token.
     """
+    with torch_threads() as n_threads:
+        _encode(net, residual.numpy(), n_threads)
+    return residual
+
+
+def _encode(net: ChromFoundNet, x: np.ndarray, n_threads: int) -> None:
     config = net.config
-    x = residual.numpy()
     n_cells, length, d_model = x.shape
     d_inner, window = config.expand * config.d_low, config.window_size
-    n_threads = set_threads()
-    wide = max(_stride(n) for n in (d_model, config.d_mlp, config.d_low, 2 * d_inner))
     padded_head = -(-(d_model // config.n_heads) // LANES) * LANES
 
     def buffer(*shape: int) -> np.ndarray:
         return np.zeros((n_threads, *shape), dtype=np.float32)
 
+    widest = max(_stride(n) for n in (d_model, config.d_mlp, config.d_low, 2 * d_inner))
     n_rows = max(window, CONV_ROWS)
     scratch = Scratch(
         h=buffer(window * _stride(d_model)),
-        a=buffer(n_rows * wide),
-        b=buffer(n_rows * wide),
+        a=buffer(n_rows * widest),
+        b=buffer(n_rows * widest),
         head=buffer(window * 3 * padded_head),
         scores=buffer(window * PANEL),
-        small=buffer((2 * padded_head + 2) * PANEL),
+        small=buffer((2 * padded_head + TILE_ROWS) * PANEL),
     )
     zeros = np.zeros(PANEL, dtype=np.float32)
+    projected = buffer(CONV_ROWS * _stride(config.dt_rank + 2 * config.d_state))
     xz = np.empty((n_cells, length, 2 * d_inner), dtype=np.float32)
     u, delta = np.empty((2, n_cells, length, d_inner), dtype=np.float32)
     bc = np.empty((n_cells, length, 2 * config.d_state), dtype=np.float32)
-    projected = buffer(CONV_ROWS * _stride(config.dt_rank + 2 * config.d_state))
 
-    before = net.layers[0]
-    for index, layer in enumerate(net.layers):
+    layers: list[Any] = list(net.layers)
+    before = layers[0]
+    for index, layer in enumerate(layers):
         weights = _pack_window(layer, before, config.n_heads)
         _window_pass(x, u, xz, weights, scratch, zeros, window, config.shift_size, index == 0)
         _conv_pass(xz, _pack_conv(layer), u, delta, bc, scratch.a, projected)
-        decay = pack_decay(-torch.exp(layer.mamba.A_log.detach().float()))
-        _scan_pass(u, delta, bc, xz, d_inner, 2 * d_inner, decay, _numpy(layer.mamba.D), u)
+        decay = pack_decay(-torch.exp(layer.mamba.A_log.detach()))
+        scan_tokens(u, delta, bc, decay, _numpy(layer.mamba.D), xz, d_inner, 2 * d_inner)
         before = layer
     out_proj, up = _pack(before.mamba.out_proj.weight, None), _pack(before.up.weight, before.up.bias)
     _final_pass(x, u, out_proj, up, _numpy(net.norm.weight), scratch.a, scratch.b)
-    return residual

@@ -134,6 +134,16 @@ def maximum(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def minimum(typingctx: Any, a: Any, b: Any) -> Any:
+    """The smaller of each pair of lanes; a NaN in `a` is passed on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", args[1], args[0]), args[1], args[0])
+
+    return float32x16(float32x16, float32x16), codegen
+
+
+@intrinsic
 def absolute(typingctx: Any, a: Any) -> Any:
     """Absolute value of each lane."""
 
@@ -172,6 +182,37 @@ def scale_by_power_of_two(typingctx: Any, a: Any, exponent_bits: Any) -> Any:
     return float32x16(float32x16, float32x16), codegen
 
 
+@intrinsic
+def transpose(typingctx: Any, a: Any, a0: Any, a_row: Any, b: Any, b0: Any, b_row: Any) -> Any:
+    """Transpose 16 x 16 elements from `a` to `b`: (array, first element, row stride) of each."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, a0, a_row, b, b0, b_row = args
+
+        def row(array_type: Any, array: Any, first: Any, stride: Any, i: int) -> Any:
+            offset = builder.add(first, builder.mul(stride, ir.Constant(stride.type, i)))
+            return _pointer(context, builder, array_type, array, offset)
+
+        rows = [_load(builder, row(signature.args[0], a, a0, a_row, i)) for i in range(LANES)]
+        # swap the off-diagonal blocks of every 2 d x 2 d block, for d = 8, 4, 2, 1
+        distance = LANES // 2
+        while distance:
+            first = [j if not j & distance else LANES + (j ^ distance) for j in range(LANES)]
+            second = [j ^ distance if not j & distance else LANES + j for j in range(LANES)]
+            for i in range(LANES):
+                if not i & distance:
+                    x, y = rows[i], rows[i + distance]
+                    rows[i] = builder.shuffle_vector(x, y, ir.Constant(_IVEC, first))
+                    rows[i + distance] = builder.shuffle_vector(x, y, ir.Constant(_IVEC, second))
+            distance //= 2
+        for i, value in enumerate(rows):
+            _store(builder, value, row(signature.args[3], b, b0, b_row, i))
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(a, n, n, b, n, n), codegen
+
+
 def _operator(python_operator: Any, instruction: str) -> None:
     """Give the type one arithmetic operator, one LLVM instruction."""
 
@@ -180,7 +221,7 @@ def _operator(python_operator: Any, instruction: str) -> None:
         return getattr(builder, instruction)(*args)
 
     @infer_global(python_operator)
-    class Template(ConcreteTemplate):  # type: ignore[misc]
+    class Template(ConcreteTemplate):
         cases = [signature(float32x16, float32x16, float32x16)]  # noqa: RUF012
 
 
@@ -192,7 +233,22 @@ _operator(operator.truediv, "fdiv")
 
 def _tile(n_rows: int, n_vectors: int) -> Any:
     @intrinsic
-    def tile(typingctx: Any, a: Any, a0: Any, a_row: Any, a_col: Any, b: Any, b0: Any, ldb: Any, bias: Any, bias0: Any, c: Any, c0: Any, ldc: Any, k: Any) -> Any:
+    def tile(
+        typingctx: Any,
+        a: Any,
+        a0: Any,
+        a_row: Any,
+        a_col: Any,
+        b: Any,
+        b0: Any,
+        ldb: Any,
+        bias: Any,
+        bias0: Any,
+        c: Any,
+        c0: Any,
+        ldc: Any,
+        k: Any,
+    ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             a, a0, a_row, a_col, b, b0, ldb, bias, bias0, c, c0, ldc, k = args
             a_type, b_type, bias_type, c_type = (signature.args[i] for i in (0, 4, 7, 9))
@@ -214,7 +270,8 @@ def _tile(n_rows: int, n_vectors: int) -> Any:
                 row = builder.add(b0, builder.mul(loop.index, ldb))
                 column = builder.mul(loop.index, a_col)
                 b_vectors = [
-                    _load(builder, at(b_type, b, builder.add(row, ir.Constant(row.type, v * LANES)))) for v in range(n_vectors)
+                    _load(builder, at(b_type, b, builder.add(row, ir.Constant(row.type, v * LANES))))
+                    for v in range(n_vectors)
                 ]
                 for m in range(n_rows):
                     value = _load_splat(builder, builder.gep(a_rows[m], [column]))
@@ -245,7 +302,10 @@ The accumulators of a tile (8 x 3 vectors at most) fill the 32 registers of AVX-
 
 
 # near-minimax coefficients of (2**f - 1) / f on [-0.5, 0.5], and of log(1 + t) / t on [0, 1]
-_EXP2 = tuple(np.float32(c) for c in (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149))
+_EXP2 = tuple(
+    np.float32(c)
+    for c in (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
+)
 _LOG1P = tuple(
     np.float32(c)
     for c in (

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from .. import __version__
-from .._anndata import check_values, get_atac, get_matrix
+from .._anndata import check_values, count_kind, get_atac, get_matrix
 from .._keys import embedding_keys
 from .._logging import logger
 from .._settings import settings
-from ..data import count_kind, prepare_rows
+from ..data import prepare_rows
 from ..genome import check_genome, get_ocrs
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """One function, several back ends: the selective scan of Mamba-1.
 
-``torch`` is differentiable, runs everywhere and defines the result; ``numba`` is the fast CPU inference path; ``cuda`` is the
+``torch`` is differentiable, runs everywhere and defines the result; ``numba`` is the fast CPU path; ``cuda`` is the
 compiled kernel of ``mamba-ssm``, used only when the kernel itself (not just the Python package) can be imported.
 """
 
@@ -50,12 +50,18 @@ def _report(backend: str, device_type: str) -> None:
     logger.debug("selective scan on %s: %s back end", device_type, backend)
 
 
-def _choose(u: Tensor, *, needs_grad: bool) -> str:
+# The compiled backward pass holds one state per SIMD lane.
+_NUMBA_GRAD_STATES = 16
+
+
+def _numba_runs(u: Tensor, n_states: int, *, needs_grad: bool) -> bool:
+    return u.device.type == "cpu" and (not needs_grad or n_states == _NUMBA_GRAD_STATES)
+
+
+def _choose(u: Tensor, n_states: int, *, needs_grad: bool) -> str:
     if u.is_cuda and _cuda_kernel_importable():
         return "cuda"
-    if u.device.type == "cpu" and not needs_grad:
-        return "numba"
-    return "torch"
+    return "numba" if _numba_runs(u, n_states, needs_grad=needs_grad) else "torch"
 
 
 def selective_scan(
@@ -93,7 +99,8 @@ def selective_scan(
     delta_softplus
         Apply softplus to the step size.
     backend
-        ``"auto"`` takes the compiled CUDA kernel where it loads, numba on CPU when no gradient is needed, torch otherwise.
+        ``"auto"`` takes the compiled CUDA kernel where it loads, numba on CPU (with gradients only for 16 states per
+        channel, the released size), torch otherwise.
 
     Returns
     -------
@@ -106,21 +113,25 @@ def selective_scan(
     """
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-    name = _choose(u, needs_grad=needs_grad) if backend == "auto" else backend
+    name = _choose(u, A.shape[1], needs_grad=needs_grad) if backend == "auto" else backend
     if name not in ("torch", "numba", "cuda"):
         msg = f"Unknown selective scan back end {backend!r}; use one of 'auto', 'torch', 'numba', 'cuda'."
         raise ValueError(msg)
     if name == "cuda" and not (u.is_cuda and _cuda_kernel_importable()):
         msg = "The CUDA scan kernel is not available here. Use backend='auto', or `pip install scfound-atac[cuda]` on a CUDA machine."
         raise ValueError(msg)
-    if name == "numba" and (needs_grad or u.device.type != "cpu"):
-        msg = "The numba scan runs on CPU without gradients. Use backend='torch', or torch.inference_mode()."
+    if name == "numba" and not _numba_runs(u, A.shape[1], needs_grad=needs_grad):
+        msg = f"The numba scan runs on CPU, with gradients for {_NUMBA_GRAD_STATES} states per channel. Use backend='torch'."
         raise ValueError(msg)
     _report(name, u.device.type)
     if name == "cuda":
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
         return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
+    if name == "numba" and needs_grad:
+        from ._numba_grad import selective_scan_numba_grad
+
+        return selective_scan_numba_grad(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
     if name == "numba":
         from ._numba import selective_scan_numba
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from .._logging import logger
+from ._logging import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

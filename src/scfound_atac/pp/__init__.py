@@ -1,0 +1,25 @@
+"""Preparation of counts and OCRs."""
+
+from __future__ import annotations
+
+from ..data import prepare_rows
+from ._aggregate_neighbors import aggregate_neighbors
+from ._filter_cells import filter_cells
+from ._filter_ocrs import filter_ocrs
+from ._liftover_ocrs import liftover_ocrs
+from ._lsi import lsi
+from ._map_ocrs import map_ocrs
+from ._parse_ocrs import parse_ocrs
+from ._recipe_chromfound import recipe_chromfound
+
+__all__ = [
+    "aggregate_neighbors",
+    "filter_cells",
+    "filter_ocrs",
+    "liftover_ocrs",
+    "lsi",
+    "map_ocrs",
+    "parse_ocrs",
+    "prepare_rows",
+    "recipe_chromfound",
+]

@@ -1,0 +1,74 @@
+"""`filter_cells`: drop cells with too few or too many open OCRs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._anndata import get_atac
+from ._counts import read_counts, refuse_backed, subset
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+
+def filter_cells(
+    adata: AnnData | MuData,
+    *,
+    min_ocrs: int | None = 1000,
+    max_ocrs: int | None = 60_000,
+    layer: str | None = None,
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Keep cells whose number of open (non-zero) OCRs lies within bounds.
+
+    The defaults are those of ChromFound (arXiv 2505.12638, appendix C), meant for whole-genome peak sets.
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs, subset in place as `scanpy.pp.filter_cells` does.
+    min_ocrs, max_ocrs
+        Fewest and most open OCRs, both included; None for no bound.
+    layer
+        Layer with the counts; X by default.
+    modality
+        Modality of a MuData; ``"atac"`` by default.
+    copy
+        Leave `adata` as it is and return the result.
+
+    Returns
+    -------
+    None, or the filtered copy if `copy`. Sets ``obs["n_ocrs"]``, the number of open OCRs.
+
+    Raises
+    ------
+    ValueError
+        If no cell would be left, values are negative or not finite, or `adata` is backed.
+    """
+    data = adata.copy() if copy else adata
+    atac = get_atac(data, modality)
+    refuse_backed(atac)
+    n_ocrs = np.diff(read_counts(atac, layer).indptr).astype(np.int64)
+    keep = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
+    atac.obs["n_ocrs"] = n_ocrs
+    subset(data, atac, cells=keep)
+    return data if copy else None
+
+
+def cells_to_keep(n_ocrs: NDArray[np.int64], min_ocrs: int | None, max_ocrs: int | None) -> NDArray[np.bool_]:
+    """Mask of the cells within the bounds; ValueError if there are none."""
+    low, high = min_ocrs or 0, np.inf if max_ocrs is None else max_ocrs
+    keep = (n_ocrs >= low) & (n_ocrs <= high)
+    if not keep.any():
+        median = int(np.median(n_ocrs)) if len(n_ocrs) else 0
+        msg = (
+            f"No cell has between {low} and {high} open OCRs; the median is {median}. Use bounds that fit, for example "
+            f"sfa.pp.filter_cells(adata, min_ocrs={median // 4}, max_ocrs=None)."
+        )
+        raise ValueError(msg)
+    return keep

@@ -1,0 +1,100 @@
+"""`lsi`: TF-IDF and truncated SVD."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._anndata import get_atac
+from ._counts import read_counts
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+_DEPTH_CORRELATION = 0.75
+
+
+def lsi(
+    adata: AnnData | MuData,
+    *,
+    n_components: int = 50,
+    layer: str | None = None,
+    key_added: str = "X_lsi",
+    seed: int = 0,
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Latent semantic indexing, the usual linear embedding of scATAC-seq cells and the baseline of this package.
+
+    Values are ``log(1 + 1e4 * tf * idf)`` (Stuart et al. 2021, Signac), with tf the part of the cell's counts and idf the number of
+    cells over one plus the number of cells the OCR is open in. Components whose correlation with the log total count is above 0.75
+    in size show sequencing depth and are left out (Granja et al. 2021, ArchR).
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs, counts.
+    n_components
+        Most components kept; fewer for small data.
+    layer
+        Layer with the counts; X by default.
+    key_added
+        Name in ``obsm``.
+    seed
+        Seed of the randomised SVD.
+    modality
+        Modality of a MuData; ``"atac"`` by default.
+    copy
+        Leave `adata` as it is and return the result.
+
+    Returns
+    -------
+    None, or the changed copy if `copy`. Sets ``obsm[key_added]``, float32 of shape (n_cells, <= n_components), left singular vectors
+    times singular values.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells or OCRs, or values are negative or not finite.
+    """
+    data = adata.copy() if copy else adata
+    atac = get_atac(data, modality)
+    atac.obsm[key_added] = tfidf_lsi(read_counts(atac, layer), n_components, seed)
+    return data if copy else None
+
+
+def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.float32]:
+    """The embedding of `lsi` from a CSR matrix of counts, shape (n_cells, <= n_components); empty cells are zero."""
+    from sklearn.decomposition import TruncatedSVD
+
+    n_cells, n_ocrs = counts.shape
+    if min(n_cells, n_ocrs) < 2:
+        msg = f"LSI needs at least 2 cells and 2 OCRs, got {n_cells} x {n_ocrs}."
+        raise ValueError(msg)
+    if n_components < 1:
+        msg = f"n_components={n_components} must be at least 1."
+        raise ValueError(msg)
+    total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    if not total.any():
+        return np.zeros((n_cells, 1), dtype=np.float32)
+    idf = n_cells / (1.0 + counts.getnnz(axis=0))
+    weighted = counts.astype(np.float32, copy=True)
+    scale = np.divide(1e4, total, out=np.zeros_like(total), where=total > 0)
+    weighted.data = np.log1p(
+        weighted.data * np.repeat(scale, np.diff(weighted.indptr)) * idf[weighted.indices], dtype=np.float32
+    )
+    # one more than asked for: usually the first shows depth
+    svd = TruncatedSVD(min(n_components + 1, n_cells - 1, n_ocrs - 1), random_state=seed)
+    embedding = svd.fit_transform(weighted).astype(np.float32)
+    keep = np.abs(_correlation(embedding, np.log1p(total))) <= _DEPTH_CORRELATION
+    return embedding[:, keep if keep.any() else slice(None)][:, :n_components]
+
+
+def _correlation(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+    x, y = embedding - embedding.mean(axis=0, dtype=np.float64), depth - depth.mean()
+    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)
+    return np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)

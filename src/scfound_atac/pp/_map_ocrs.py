@@ -1,0 +1,169 @@
+"""Counts of one OCR set on another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .._anndata import check_values, get_atac, get_matrix
+from .._logging import logger
+from ..genome import check_genome, get_ocrs, overlaps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def _target_var(target: AnnData | pd.DataFrame | Sequence[str]) -> tuple[pd.DataFrame, str]:
+    """Var table with coordinates, and the build it claims to be on."""
+    from anndata import AnnData
+
+    genome = "GRCh38"
+    if isinstance(target, AnnData):
+        genome, var = target.uns.get("genome", genome), target.var.copy()
+    elif isinstance(target, pd.DataFrame):
+        var = target.copy()
+    elif isinstance(target, str):
+        msg = f"target is one name, {target!r}: pass a list of OCR names, a DataFrame or an AnnData."
+        raise TypeError(msg)
+    else:
+        var = pd.DataFrame(
+            index=pd.Index([n.decode() if isinstance(n, bytes) else str(n) for n in target], dtype=object)
+        )
+    ocrs = get_ocrs(var)
+    if not isinstance(target, AnnData) and isinstance(var.index, pd.RangeIndex):
+        var.index = pd.Index(ocrs["chrom"] + ":" + ocrs["start"].astype(str) + "-" + ocrs["end"].astype(str))
+    return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs}), str(genome)
+
+
+def map_ocrs(
+    adata: AnnData | MuData,
+    target: AnnData | pd.DataFrame | Sequence[str],
+    *,
+    min_overlap: int = 1,
+    min_coverage: float = 0.0,
+    layer: str | None = None,
+    modality: str | None = None,
+) -> AnnData:
+    """Re-express cells on another OCR set, by overlap.
+
+    Each OCR hands its values to the one target OCR it shares most bases with, the first such in `target` on a tie; values
+    that meet in one target OCR are added up, so binary values may exceed 1 afterwards. OCRs without a target are lost.
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs on GRCh38: counts in ``X`` or `layer`, in memory or backed. It is left as it is.
+    target
+        OCRs to express the cells on: AnnData (its ``var``), table with coordinates, or names.
+    min_overlap
+        Least bases an OCR must share with its target.
+    min_coverage
+        Least share of an OCR's own length that its target must cover, 0 to 1.
+    layer
+        Layer with the counts; ``X`` if None.
+    modality
+        Modality of a MuData; ``"atac"`` if None.
+
+    Returns
+    -------
+    New AnnData, cells x target OCRs, CSR float32, with the ``obs``, ``obsm`` and ``obsp`` of `adata`, ``var`` of the target, and
+
+    `.obs["map_ocrs_counts_kept"]`, `.obs["map_ocrs_open_kept"]`
+        Share of the cell's counts, and of its open OCRs, that found a target; NaN for an empty cell.
+    `.obs["map_ocrs_counts_lost"]`, `.obs["map_ocrs_open_lost"]`
+        Share that found none.
+    `.obs["map_ocrs_counts_ambiguous"]`, `.obs["map_ocrs_open_ambiguous"]`
+        Share kept from OCRs that overlap several target OCRs.
+    `.uns["map_ocrs"]`
+        Numbers of OCRs kept, lost and ambiguous, of target OCRs and those reached, shares over all cells, and the thresholds.
+    `.uns["genome"]`
+        ``"GRCh38"``.
+
+    Raises
+    ------
+    ValueError
+        If either set is not on GRCh38, nothing overlaps, a threshold is out of range or a value is no count.
+    """
+    from anndata import AnnData
+
+    from ..data import iter_rows
+
+    if min_overlap < 1 or not 0 <= min_coverage <= 1:
+        msg = f"min_overlap={min_overlap} must be at least 1 base and min_coverage={min_coverage} between 0 and 1."
+        raise ValueError(msg)
+    atac = get_atac(adata, modality)
+    matrix = get_matrix(atac, layer)
+    source = get_ocrs(atac.var)
+    check_genome(source, atac.uns.get("genome"))
+    var, declared = _target_var(target)
+    check_genome(var, declared)
+
+    pairs = overlaps(source, var)
+    length = (source["end"] - source["start"]).to_numpy()
+    pairs = pairs[(pairs["n_bases"] >= min_overlap) & (pairs["n_bases"] >= min_coverage * length[pairs["a"]])]
+    if pairs.empty:
+        msg = (
+            f"No OCR overlaps the target ({len(source)} and {len(var)} OCRs). Compare the genome builds, or lower min_overlap and "
+            "min_coverage."
+        )
+        raise ValueError(msg)
+    n_targets = np.bincount(pairs["a"], minlength=len(source))
+    kept, ambiguous = n_targets > 0, n_targets > 1
+    best = pairs.sort_values(["a", "n_bases", "b"], ascending=[True, False, True]).drop_duplicates("a")
+    transfer = sparse.csr_matrix(
+        (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
+    )
+
+    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    shares = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
+    chunks, counts, n_open = [], [], []
+    for rows, chunk in iter_rows(matrix):
+        check_values(chunk, where, rows=rows)
+        chunks.append(chunk @ transfer)
+        # float64: sums of many counts stay exact
+        is_open = sparse.csr_matrix((np.ones(chunk.nnz), chunk.indices, chunk.indptr), chunk.shape)
+        counts.append(np.column_stack([chunk.astype(np.float64) @ shares, np.asarray(chunk.sum(axis=1, dtype=np.float64))]))
+        n_open.append(np.column_stack([is_open @ shares, np.diff(chunk.indptr)]))
+
+    obs = atac.obs.copy()
+    summary: dict[str, int | float] = {
+        "n_ocrs": len(source),
+        "n_ocrs_kept": int(kept.sum()),
+        "n_ocrs_lost": int((~kept).sum()),
+        "n_ocrs_ambiguous": int(ambiguous.sum()),
+        "n_target_ocrs": len(var),
+        "n_target_ocrs_reached": int(best["b"].nunique()),
+        "min_overlap": int(min_overlap),
+        "min_coverage": float(min_coverage),
+    }
+    for what, parts in (("counts", counts), ("open", n_open)):
+        sums = np.concatenate(parts) if parts else np.zeros((0, 4))
+        total = sums.sum(axis=0)
+        for column, name in enumerate(("kept", "lost", "ambiguous")):
+            empty = np.full(len(sums), np.nan)
+            obs[f"map_ocrs_{what}_{name}"] = np.divide(sums[:, column], sums[:, 3], out=empty, where=sums[:, 3] > 0)
+            summary[f"{what}_{name}"] = float(total[column] / total[3]) if total[3] else float("nan")
+    result = AnnData(
+        X=sparse.vstack(chunks, format="csr") if chunks else sparse.csr_matrix((0, len(var)), dtype=np.float32),
+        obs=obs,
+        var=var,
+        obsm={key: value.copy() for key, value in atac.obsm.items()},
+        obsp={key: value.copy() for key, value in atac.obsp.items()},
+        uns={"genome": "GRCh38", "map_ocrs": summary},
+    )
+    logger.info(
+        "%d of %d OCRs (%.1f %% of counts) mapped to %d of %d target OCRs; %d overlapped several.",
+        summary["n_ocrs_kept"],
+        len(source),
+        100 * summary["counts_kept"],
+        summary["n_target_ocrs_reached"],
+        len(var),
+        summary["n_ocrs_ambiguous"],
+    )
+    return result

@@ -1,0 +1,82 @@
+"""Coordinates of OCRs into ``var``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .._anndata import get_atac
+from .._logging import logger
+from ..genome import check_genome, chromosome_ids, get_ocrs
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+
+def _refuse_duplicates(ocrs: pd.DataFrame) -> None:
+    repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
+    if repeated.any():
+        some = ocrs[repeated].iloc[:3]
+        first = ", ".join(f"{c}:{s}-{e}" for c, s, e in zip(some["chrom"], some["start"], some["end"], strict=True))
+        msg = (
+            f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}. Keep one of each: "
+            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
+        )
+        raise ValueError(msg)
+
+
+def parse_ocrs(
+    adata: AnnData | MuData, *, genome: str | None = None, modality: str | None = None, copy: bool = False
+) -> AnnData | MuData | None:
+    """Write the coordinates of OCRs, and make sure they are on GRCh38.
+
+    Coordinates come from columns of ``var``, else from the names, see :func:`scfound_atac.genome.get_ocrs`. The genome build is
+    the one declared, by `genome` or by ``uns["genome"]``, else it is recognised, see
+    :func:`scfound_atac.genome.check_genome`. On an error nothing is written.
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs.
+    genome
+        Build of the OCRs, ``"GRCh38"`` to vouch for them; ``uns["genome"]``, else recognition, if None.
+    modality
+        Modality of a MuData; ``"atac"`` if None.
+    copy
+        Return a changed copy instead of writing into `adata`.
+
+    Returns
+    -------
+    None, or the copy. Sets
+
+    `.var["chrom"]`
+        Chromosome, ``"chr1"`` to ``"chr22"``, ``"chrX"``, ``"chrY"``. Other contigs keep their name; models leave them out.
+    `.var["start"]`, `.var["end"]`
+        First base and base after the last, 0-based, int64.
+    `.uns["genome"]`
+        ``"GRCh38"``.
+
+    Raises
+    ------
+    ValueError
+        If names cannot be read, coordinates are wrong or repeated, or OCRs are not on GRCh38.
+    """
+    atac = get_atac(adata, modality)
+    ocrs = get_ocrs(atac.var)
+    _refuse_duplicates(ocrs)
+    build = check_genome(ocrs, atac.uns.get("genome") if genome is None else genome)
+
+    result = adata.copy() if copy else adata
+    atac = get_atac(result, modality)
+    # One assignment: columns that exist keep their place, and a view becomes a copy once.
+    atac.var = atac.var.assign(**{name: ocrs[name] for name in ("chrom", "start", "end")})
+    atac.uns["genome"] = build
+    outside = chromosome_ids(ocrs["chrom"]) == 0
+    if outside.any():
+        contigs = ", ".join(pd.unique(ocrs["chrom"][outside])[:3])
+        logger.info(
+            "%d of %d OCRs lie outside chr1-22, X and Y (%s); models leave them out.", outside.sum(), len(ocrs), contigs
+        )
+    return result if copy else None

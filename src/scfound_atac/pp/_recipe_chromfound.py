@@ -1,0 +1,124 @@
+"""`recipe_chromfound`: the whole preparation of ChromFound in one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._anndata import count_kind, get_atac, get_matrix
+from ..data import prepare_rows
+from ._aggregate_neighbors import neighbor_sum
+from ._counts import read_counts, refuse_backed, subset
+from ._filter_cells import cells_to_keep
+from ._filter_ocrs import get_labels, ocrs_to_keep
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+_LAYER = "chromfound_input"
+_N_NEIGHBORS, _N_COMPONENTS = 10, 50
+
+
+def recipe_chromfound(
+    adata: AnnData | MuData,
+    *,
+    layer: str | None = None,
+    min_ocrs: int | None = 1000,
+    max_ocrs: int | None = 60_000,
+    min_cells: int | None = 5,
+    min_fraction: float = 0.05,
+    groupby: str | None = None,
+    aggregate: bool | int = True,
+    target_sum: float | None = 1e4,
+    log1p: bool = True,
+    seed: int = 0,
+    modality: str | None = None,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Filter cells, filter OCRs, sum neighbours, normalise to the same total and take logarithms.
+
+    The steps of ChromFound (arXiv 2505.12638, appendix C) and of its released tutorial, which adds the sum over neighbours. The paper
+    does not name the total that cells are scaled to; 1e4 is this package's choice, since it does not depend on the other cells. X keeps
+    its values: only cells and OCRs that fail the filters go.
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs, counts; subset in place by the filters.
+    layer
+        Layer with the counts; X by default.
+    min_ocrs, max_ocrs
+        As in `filter_cells`; None for no bound.
+    min_cells, min_fraction, groupby
+        As in `filter_ocrs`; ``min_cells=None`` without `groupby` keeps all OCRs.
+    aggregate
+        Sum each cell with its neighbours as in `aggregate_neighbors`: True for 10 neighbours, a number, or False to leave it out.
+    target_sum
+        Total of every cell; None leaves it out.
+    log1p
+        Take ``log(1 + x)``.
+    seed
+        Seed of the neighbour search.
+    modality
+        Modality of a MuData; ``"atac"`` by default.
+    copy
+        Leave `adata` as it is and return the result.
+
+    Returns
+    -------
+    None, or the changed copy if `copy`. Sets ``layers["chromfound_input"]`` (CSR float32), ``obs["n_ocrs"]`` and
+    ``uns["recipe_chromfound"]`` with the steps; on any error `adata` stays as it was.
+
+    Raises
+    ------
+    KeyError
+        If the layer or column is missing.
+    ValueError
+        If the values are not counts, a filter leaves nothing, or `adata` is backed.
+    """
+    data = adata.copy() if copy else adata
+    atac = get_atac(data, modality)
+    refuse_backed(atac)
+    labels = get_labels(atac, groupby)
+    counts = read_counts(atac, layer)
+    if (layer is None and "log1p" in atac.uns) or count_kind(get_matrix(atac, layer), seed=seed) == "normalised":
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        msg = (
+            f"{where} is already normalised, and the recipe wants counts. Pass the layer that holds them, for example "
+            f"sfa.pp.recipe_chromfound(adata, layer='counts'); layers: {list(atac.layers)}."
+        )
+        raise ValueError(msg)
+
+    n_ocrs = np.diff(counts.indptr).astype(np.int64)
+    cells = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
+    counts = counts[cells]
+    if labels is None and min_cells is None:
+        ocrs = np.ones(counts.shape[1], dtype=bool)
+    else:
+        kept_labels = None if labels is None else labels[cells]
+        ocrs = ocrs_to_keep(counts, kept_labels, min_cells=min_cells, min_fraction=min_fraction)
+        counts = counts[:, ocrs]
+    n_neighbors = _N_NEIGHBORS if aggregate is True else int(aggregate)
+    counts = neighbor_sum(counts, n_neighbors=n_neighbors, n_components=_N_COMPONENTS, seed=seed)
+    values = prepare_rows(counts, target_sum=target_sum, log1p=log1p)
+
+    steps = {
+        "layer": layer,
+        "min_ocrs": min_ocrs,
+        "max_ocrs": max_ocrs,
+        "min_cells": min_cells if groupby is None else None,
+        "min_fraction": None if groupby is None else min_fraction,
+        "groupby": groupby,
+        "n_neighbors": n_neighbors,
+        "target_sum": target_sum,
+        "log1p": log1p,
+        "seed": seed,
+    }
+    subset(data, atac, cells=cells, ocrs=ocrs)
+    atac.obs["n_ocrs"] = n_ocrs[cells]
+    atac.layers[_LAYER] = values
+    # h5ad files have no None: a step that was left out is not listed
+    atac.uns["recipe_chromfound"] = {name: value for name, value in steps.items() if value is not None}
+    return data if copy else None
