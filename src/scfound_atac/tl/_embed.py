@@ -14,11 +14,11 @@ from .._anndata import check_values, count_kind, get_atac, get_matrix
 from .._keys import embedding_keys
 from .._logging import logger
 from .._settings import settings
-from ..data import prepare_rows
+from ..data import iter_rows, prepare_rows
 from ..genome import check_genome, get_ocrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -148,8 +148,10 @@ def embed(
     ocrs = _checked_ocrs(source, genome)
     checkpoint = _checkpoint(model)
     preparation = _preparation(recipe, checkpoint)
+    where = f"layers[{layer!r}]" if layer else "X"
+    _check_all_values(matrix, where)
     if preparation is not None:
-        _refuse_normalised(source, matrix, layer)
+        _refuse_normalised(matrix, where)
 
 
     from ..inference import Runner, embed_matrix
@@ -157,17 +159,15 @@ def embed(
     runner = Runner(checkpoint, ocrs, pooling=pooling, device=device, precision=precision, batch_size=batch_size)
     order = runner.order
     fitted = None if basis is None else _read_basis(get_atac(basis, modality), keys.uns, checkpoint, pooling, preparation, ocrs, order)
-    empty_cells = _EmptyCells()
     result = embed_matrix(
         matrix,
         runner,
-        prepare=partial(_prepare, preparation=preparation, where=f"layers[{layer!r}]" if layer else "X", empty_cells=empty_cells),
+        prepare=_as_is if preparation is None else partial(prepare_rows, **preparation),
         n_components=n_components,
         fit_rows=_fit_rows(source.obs_names, n_fit_cells, seed),
         basis=fitted,
         progress=settings.progress_bar,
     )
-    empty_cells.report(source.n_obs)
 
     params = {
         "model": checkpoint.name,
@@ -221,8 +221,11 @@ def _preparation(recipe: str | Mapping[str, Any] | None, checkpoint: Checkpoint)
     return {**checkpoint.preparation, **recipe}
 
 
-def _refuse_normalised(adata: AnnData, matrix: Any, layer: str | None) -> None:
-    where = f"layers[{layer!r}]" if layer else "X"
+def _as_is(rows: csr_matrix) -> csr_matrix:
+    return rows
+
+
+def _refuse_normalised(matrix: Any, where: str) -> None:
     if count_kind(matrix) == "normalised":
         msg = (
             f"{where} holds values that are not whole numbers, so it is already normalised, and recipe='chromfound' would do it again. "
@@ -231,23 +234,15 @@ def _refuse_normalised(adata: AnnData, matrix: Any, layer: str | None) -> None:
         raise ValueError(msg)
 
 
-class _EmptyCells:
-    """Counts cells without any open OCR as they stream by."""
-
-    def __init__(self) -> None:
-        self.n = 0
-
-    def report(self, n_cells: int) -> None:
-        if self.n:
-            logger.warning(
-                "%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells", self.n, n_cells
-            )
-
-
-def _prepare(rows: csr_matrix, *, preparation: Mapping[str, Any] | None, where: str, empty_cells: _EmptyCells) -> csr_matrix:
-    check_values(rows, where)
-    empty_cells.n += int((np.diff(rows.indptr) == 0).sum())
-    return rows if preparation is None else prepare_rows(rows, **preparation)
+def _check_all_values(matrix: Any, where: str) -> None:
+    """One pass over the matrix before the network starts, so that a bad value late in a long run is found at once."""
+    n_empty, n_cells = 0, 0
+    for rows, chunk in iter_rows(matrix):
+        check_values(chunk, where, rows=rows)
+        n_empty += int((np.diff(chunk.indptr) == 0).sum())
+        n_cells += chunk.shape[0]
+    if n_empty:
+        logger.warning("%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells", n_empty, n_cells)
 
 
 def _fit_rows(names: pd.Index, n: int, seed: int) -> NDArray[np.int64]:
