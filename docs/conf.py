@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from importlib.metadata import version as distribution_version
+from pathlib import Path
+
+# Sphinx reads nothing above its own folder.
+HERE = Path(__file__).parent
+shutil.copytree(HERE.parent / "tutorials", HERE / "tutorials", dirs_exist_ok=True)
 
 project = "scfound-atac"
 author = "The scfound-atac developers"
@@ -20,7 +26,8 @@ extensions = [
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
+templates_path = ["_templates"]
 default_role = "py:obj"
 suppress_warnings = [
     # types that are imported for the type checker only stay plain text
@@ -37,7 +44,7 @@ always_use_bars_union = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # notebooks are stored with their results
+nb_execution_mode = "off"  # a test executes the notebooks; they are stored without outputs
 
 # The inventories of other projects need a network; a build without one leaves those names as plain text.
 if os.environ.get("READTHEDOCS"):

@@ -60,8 +60,14 @@ def main() -> None:
             print(line, flush=True)
             print(line, file=log, flush=True)
 
-        hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-        say(torch=torch.__version__, hardware=hardware, **{k: str(v) for k, v in vars(args).items() if k not in ("out", "log", "data")})
+        hardware = (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+        )
+        say(
+            torch=torch.__version__,
+            hardware=hardware,
+            **{k: str(v) for k, v in vars(args).items() if k not in ("out", "log", "data")},
+        )
         for visit in range(args.rounds):
             for name, adata in sets.items():
                 if (time.time() - began) / 60 > args.minutes:
@@ -84,7 +90,9 @@ def main() -> None:
                 facts = dict(checkpoint.training)
                 tokens = facts["n_steps"] * args.batch_size * facts["crop_size"]
                 curve = {k: [round(float(x), 5) for x in v.iloc[:, 0]] for k, v in model.history.items()}
-                visits.append({"data": name, "n_cells": facts["n_cells"], "n_steps": facts["n_steps"], "tokens": tokens, **curve})
+                visits.append(
+                    {"data": name, "n_cells": facts["n_cells"], "n_steps": facts["n_steps"], "tokens": tokens, **curve}
+                )
                 say(visit=visit, seconds=round(seconds, 1), tokens_per_second=round(tokens / seconds), **visits[-1])
                 sfa.hub.save(
                     checkpoint.net,

@@ -44,7 +44,7 @@ def test_import_takes_less_than_a_second() -> None:
     assert min(seconds("import scfound_atac") for _ in range(3)) - interpreter < 1
 
 
-@pytest.mark.parametrize("subpackage", ["pp", "tl", "pl"])
+@pytest.mark.parametrize("subpackage", ["pp", "tl"])
 def test_shape_of_public_functions(subpackage: str) -> None:
     module = import_module(f"scfound_atac.{subpackage}")
     functions = [value for name in module.__all__ if inspect.isfunction(value := getattr(module, name))]

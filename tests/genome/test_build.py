@@ -63,7 +63,9 @@ def test_random_places_are_not_recognised(n_ocrs):
 @pytest.mark.parametrize("width", [500, 5000])
 def test_tiles_are_not_recognised(width):
     start = np.arange(0, 60_000_000, width)
-    tiles = pd.concat([pd.DataFrame({"chrom": name, "start": start, "end": start + width}) for name in ("chr1", "chr8")])
+    tiles = pd.concat(
+        [pd.DataFrame({"chrom": name, "start": start, "end": start + width}) for name in ("chr1", "chr8")]
+    )
     with pytest.raises(ValueError, match="bins that cover the genome"):
         check_genome(tiles)
 

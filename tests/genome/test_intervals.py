@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scfound_atac.genome import CHROMOSOMES, chromosome_ids, genome_order, liftover, normalize_chromosomes, overlaps, read_chain
+from scfound_atac.genome import (
+    CHROMOSOMES,
+    chromosome_ids,
+    genome_order,
+    liftover,
+    normalize_chromosomes,
+    overlaps,
+    read_chain,
+)
 
-INTERVALS = st.lists(st.tuples(st.sampled_from(["chr1", "chr2", "chrX"]), st.integers(0, 60), st.integers(1, 30)), max_size=25)
+INTERVALS = st.lists(
+    st.tuples(st.sampled_from(["chr1", "chr2", "chrX"]), st.integers(0, 60), st.integers(1, 30)), max_size=25
+)
 
 
 def table(rows):

@@ -39,7 +39,18 @@ def test_no_names():
 
 @pytest.mark.parametrize(
     "name",
-    ["gene", "chr1", "1-2", "chr1:1,000-2,000", "chr1_1_2_3", "chr1_1-2", "GRCh38_1_2", "chr1:-5-10", " chr1:1-2", "chr1:1-2:+"],
+    [
+        "gene",
+        "chr1",
+        "1-2",
+        "chr1:1,000-2,000",
+        "chr1_1_2_3",
+        "chr1_1-2",
+        "GRCh38_1_2",
+        "chr1:-5-10",
+        " chr1:1-2",
+        "chr1:1-2:+",
+    ],
 )
 def test_unclear_names_are_refused(name):
     with pytest.raises(ValueError, match=r'1 of 2 OCR names are not of the form.*var\["chrom"\]'):
@@ -62,8 +73,12 @@ def test_empty_intervals_are_refused(name):
         parse_names([name])
 
 
-@pytest.mark.parametrize("columns", [("chrom", "start", "end"), ("#Chromosome", "hg38_Start", "hg38_End"), ("seqnames", "start", "end")])
-@pytest.mark.parametrize("chrom", [[1, 23, 24], [1.0, 23.0, 24.0], ["1", "X", "chrY"], pd.Categorical(["chr1", "chrX", "chrY"])])
+@pytest.mark.parametrize(
+    "columns", [("chrom", "start", "end"), ("#Chromosome", "hg38_Start", "hg38_End"), ("seqnames", "start", "end")]
+)
+@pytest.mark.parametrize(
+    "chrom", [[1, 23, 24], [1.0, 23.0, 24.0], ["1", "X", "chrY"], pd.Categorical(["chr1", "chrX", "chrY"])]
+)
 def test_columns_come_first(columns, chrom):
     var = pd.DataFrame(dict(zip(columns, [chrom, [0.0, 5.0, 7.0], [3, 9, 11]], strict=True)), index=["a", "b", "c"])
     before = var.copy()

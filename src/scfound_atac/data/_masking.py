@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def mask_values(value: Tensor, *, mask_ratio: float = 0.15, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def mask_values(
+    value: Tensor, *, mask_ratio: float = 0.15, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Corrupt a share of the closed and of the open OCRs of each cell.
 
     A share `mask_ratio` of a cell's zeros is replaced by values drawn from its non-zero ones, and the same share of its non-zero

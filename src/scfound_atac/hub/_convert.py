@@ -33,7 +33,9 @@ def rename_chromfound_key(key: str) -> str:
         renamed, n = re.subn(pattern, replacement, key)
         if n:
             return renamed
-    msg = f"Unknown tensor {key!r} in the released checkpoint: this is not a ChromFound model, or one of another version."
+    msg = (
+        f"Unknown tensor {key!r} in the released checkpoint: this is not a ChromFound model, or one of another version."
+    )
     raise ValueError(msg)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 RELEASED_WEIGHTS = "model.pt"
 RELEASED_CONFIG = "chromfd_pretrain.yaml"
 RELEASED_VOCABULARY = "chromosome_vocab.yaml"
+# What torch's restricted unpickler raises for a file that was cut, is something else, or asks to run code.
+_BROKEN_PICKLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def load(model: str | Path) -> Checkpoint:
@@ -124,9 +138,10 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
             raise ValueError(msg)
         network = ChromFoundConfig(**config["network"])
         chromosomes, preparation = tuple(config["chromosomes"]), config["preparation"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         msg = f"{folder / CONFIG_FILE} is not a model configuration ({error}). Fetch or save the model again."
         raise ValueError(msg) from error
+    _check_vocabulary(folder / CONFIG_FILE, chromosomes, network)
     try:
         state = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
@@ -143,32 +158,58 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
 
 
 def _load_released(folder: Path, name: str) -> Checkpoint:
-    import torch
-    import yaml
-
     _require(folder, RELEASED_WEIGHTS, RELEASED_CONFIG, RELEASED_VOCABULARY)
     path = folder / RELEASED_WEIGHTS
+    released = _read_pickle(path)
+    settings, vocabulary = _read_yaml(folder / RELEASED_CONFIG), _read_yaml(folder / RELEASED_VOCABULARY)
     try:
-        released = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        msg = f"{path} is damaged or holds more than tensors ({type(error).__name__}). Download it again."
+        model_args, chromosomes = dict(settings["model_args"]), tuple(vocabulary["chromosome"])
+        state = chromfound_state(released)
+        network = chromfound_config(state, model_args)
+    except KeyError as error:
+        msg = f"{folder} is not in the authors' released form: {error} is missing."
         raise ValueError(msg) from error
+    except (TypeError, ValueError) as error:
+        msg = f"{folder} is not in the authors' released form: {error}"
+        raise ValueError(msg) from error
+    _check_vocabulary(folder / RELEASED_VOCABULARY, chromosomes, network)
+    return Checkpoint(net=_build(network, state, path), name=name, sha256=sha256_of(path), chromosomes=chromosomes)
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """The state dict of a released checkpoint, read without running any code it may hold."""
+    import torch
+
+    with path.open("rb") as file:
+        try:
+            released = torch.load(file, map_location="cpu", weights_only=True)
+        except _BROKEN_PICKLE as error:
+            msg = f"{path} is damaged or holds more than tensors ({type(error).__name__}). Download it again."
+            raise ValueError(msg) from error
     if not isinstance(released, dict) or "module" not in released:
         msg = f"{path} is not a released ChromFound checkpoint: expected a dict with the key 'module'."
         raise ValueError(msg)
-    settings = yaml.safe_load((folder / RELEASED_CONFIG).read_text())
-    vocabulary = yaml.safe_load((folder / RELEASED_VOCABULARY).read_text())
-    try:
-        model_args, chromosomes = settings["model_args"], tuple(vocabulary["chromosome"])
-        state = chromfound_state(released["module"])
-        network = chromfound_config(state, model_args)
-    except (KeyError, TypeError) as error:
-        msg = f"{folder} is not in the authors' released form: {error} is missing."
-        raise ValueError(msg) from error
-    if len(chromosomes) != network.n_chromosomes:
-        msg = f"{folder / RELEASED_VOCABULARY} lists {len(chromosomes)} chromosomes, the weights hold {network.n_chromosomes}."
+    state = released["module"]
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+        msg = f"{path} is not a released ChromFound checkpoint: 'module' must hold tensors by name."
         raise ValueError(msg)
-    return Checkpoint(net=_build(network, state, path), name=name, sha256=sha256_of(path), chromosomes=chromosomes)
+    return state
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path} is not in the authors' released form: {error}"
+        raise ValueError(msg) from error
+
+
+def _check_vocabulary(path: Path, chromosomes: tuple[str, ...], config: ChromFoundConfig) -> None:
+    if len(chromosomes) != config.n_chromosomes:
+        msg = f"{path} lists {len(chromosomes)} chromosomes, the weights hold {config.n_chromosomes}."
+        raise ValueError(msg)
 
 
 def _build(config: ChromFoundConfig, state: Mapping[str, Tensor], path: Path) -> ChromFoundNet:

@@ -96,7 +96,7 @@ class PCA:
 
     def project(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
         """Coordinates of vectors (n_cells, n_features) along the axes: (n_cells, n_components) float32."""
-        return (table - self.mean) @ self.components
+        return np.asarray((table - self.mean) @ self.components, dtype=np.float32)
 
 
 def _top_eigenpairs(gram: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

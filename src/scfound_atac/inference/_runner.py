@@ -183,10 +183,10 @@ class Runner:
     def _bf16_agrees(self, values: torch.Tensor) -> bool:
         import torch
 
-        pair = [self._run(values, bf16=bf16) for bf16 in (False, True)]
+        exact, rounded = self._run(values, bf16=False), self._run(values, bf16=True)
         if len(values) > 1:  # what PCA sees is the difference between cells
-            pair = [v - v.mean(0) for v in pair]
-        agreement = float(torch.nn.functional.cosine_similarity(*pair, dim=1).min())
+            exact, rounded = exact - exact.mean(0), rounded - rounded.mean(0)
+        agreement = float(torch.nn.functional.cosine_similarity(exact, rounded, dim=1).min())
         logger.debug("bf16 agrees with fp32 to %.5f (needed: %.3f)", agreement, _BF16_AGREEMENT)
         return agreement >= _BF16_AGREEMENT
 
@@ -200,5 +200,7 @@ def _known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) ->
         raise ValueError(msg)
     if n_left_out:
         names = ", ".join(map(str, ocrs["chrom"][chromosome <= 0].unique()[:3]))
-        logger.warning("%d of %d OCRs are left out: the model does not know their chromosomes (%s)", n_left_out, len(ocrs), names)
+        logger.warning(
+            "%d of %d OCRs are left out: the model does not know their chromosomes (%s)", n_left_out, len(ocrs), names
+        )
     return order

@@ -87,7 +87,11 @@ class ChromFound(BaseModelClass):
         self._checkpoint = checkpoint
         ocrs = get_ocrs(self.adata.var)
         order = Runner(checkpoint, ocrs, device="cpu", batch_size=1).order
-        columns = (checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()), ocrs["start"].to_numpy(), ocrs["end"].to_numpy())
+        columns = (
+            checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()),
+            ocrs["start"].to_numpy(),
+            ocrs["end"].to_numpy(),
+        )
         self.module = ChromFoundModule(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
         self._order = order
         n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
@@ -196,10 +200,19 @@ class ChromFound(BaseModelClass):
             msg = f"train_size must lie in (0, 1], got {train_size}."
             raise ValueError(msg)
         data = CellDataModule(
-            self._values(self.adata)[:, self._order], batch_size=batch_size, crop_size=crop_size, train_size=train_size, seed=seed
+            self._values(self.adata)[:, self._order],
+            batch_size=batch_size,
+            crop_size=crop_size,
+            train_size=train_size,
+            seed=seed,
         )
         plan = MaskedTrainingPlan(
-            self.module, lr=lr, weight_decay=weight_decay, mask_ratio=mask_ratio, n_warmup_steps=n_warmup_steps, seed=seed
+            self.module,
+            lr=lr,
+            weight_decay=weight_decay,
+            mask_ratio=mask_ratio,
+            n_warmup_steps=n_warmup_steps,
+            seed=seed,
         )
         trainer_kwargs = {
             "enable_progress_bar": settings.progress_bar,
@@ -250,11 +263,17 @@ class ChromFound(BaseModelClass):
             return rows
         return prepare_rows(rows, **self._checkpoint.preparation)
 
-    def _apply(self, adata: AnnData | None, pooling: Pooling, n_components: int | None, batch_size: Any) -> tuple[Any, NDArray]:
+    def _apply(
+        self, adata: AnnData | None, pooling: Pooling, n_components: int | None, batch_size: Any
+    ) -> tuple[Any, NDArray]:
         adata = self._validate_anndata(adata)
-        runner = Runner(self._checkpoint, get_ocrs(adata.var), pooling=pooling, device=self.device, batch_size=batch_size)
+        runner = Runner(
+            self._checkpoint, get_ocrs(adata.var), pooling=pooling, device=self.device, batch_size=batch_size
+        )
         matrix = get_matrix(adata, self.adata_manager.registry["setup_args"]["layer"])
-        result = embed_matrix(matrix, runner, prepare=self._prepare, n_components=n_components, progress=settings.progress_bar)
+        result = embed_matrix(
+            matrix, runner, prepare=self._prepare, n_components=n_components, progress=settings.progress_bar
+        )
         return result, runner.order
 
     @torch.inference_mode()
@@ -287,13 +306,15 @@ class ChromFound(BaseModelClass):
         return _in_column_order(result.vectors, order, self.adata.n_vars)
 
     @torch.inference_mode()
-    def get_reconstruction(self, adata: AnnData | None = None, *, batch_size: int | Literal["auto"] = "auto") -> NDArray[np.float32]:
+    def get_reconstruction(
+        self, adata: AnnData | None = None, *, batch_size: int | Literal["auto"] = "auto"
+    ) -> NDArray[np.float32]:
         """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
         self._check_if_trained(warn=True)
         result, order = self._apply(adata, "reconstruction", None, batch_size)
         return _in_column_order(result.vectors, order, self.adata.n_vars)
 
-    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:  # type: ignore[override]
+    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.
 
         Parameters
@@ -323,7 +344,7 @@ class ChromFound(BaseModelClass):
             self.adata.write_h5ad(folder / "adata.h5ad")
 
     @classmethod
-    def load(cls, dir_path: str | Path, adata: AnnData) -> ChromFound:  # type: ignore[override]
+    def load(cls, dir_path: str | Path, adata: AnnData) -> ChromFound:
         """Open a saved model on a registered AnnData with the same OCRs, in any order.
 
         Raises

@@ -32,7 +32,9 @@ class ChromFoundModule(BaseModuleClass):
         """Reconstructed accessibility (B, L)."""
         return {"reconstruction": self.net.reconstruct(hidden)}
 
-    def loss(self, tensors: dict[str, Any], inference_outputs: dict[str, Tensor], generative_outputs: dict[str, Tensor]) -> LossOutput:
+    def loss(
+        self, tensors: dict[str, Any], inference_outputs: dict[str, Tensor], generative_outputs: dict[str, Tensor]
+    ) -> LossOutput:
         """Mean squared error at the positions of ``tensors["mask"]``, averaged over cells."""
         value, mask = tensors["value"], tensors.get("mask", torch.ones_like(tensors["value"], dtype=torch.bool))
         error = ((generative_outputs["reconstruction"] - value) ** 2 * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -41,7 +43,9 @@ class ChromFoundModule(BaseModuleClass):
     def _get_inference_input(self, tensors: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {"value": tensors.get("corrupted", tensors["value"]), "first": tensors.get("first", 0)}
 
-    def _get_generative_input(self, tensors: dict[str, Any], inference_outputs: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+    def _get_generative_input(
+        self, tensors: dict[str, Any], inference_outputs: dict[str, Tensor], **kwargs: Any
+    ) -> dict[str, Tensor]:
         return {"hidden": inference_outputs["hidden"]}
 
     def sample(self, *args: Any, **kwargs: Any) -> None:

@@ -108,7 +108,7 @@ class Scratch(NamedTuple):
 def _linear(x: Any, x_stride: int, layer: Any, y: Any, n_rows: int) -> None:
     """``y[:n_rows] = x[:n_rows] @ weight + bias``, y with row stride `_columns(layer)`.
 
-    `n_rows` is rounded up to a multiple of 8, so x and y must have that many rows.
+    `n_rows` is rounded up to a multiple of `TILE_ROWS` (2 or 8), so x and y must have that many rows.
     """
     n_panels, n_in, y_stride = layer.shape[0], layer.shape[1] - 1, layer.shape[0] * PANEL
     for panel in range(n_panels):
@@ -270,7 +270,7 @@ def _attention(
 def _add_mixed(
     residual: Any, y: Any, token0: int, n_rows: int, d_model: int, d_inner: int, out_proj: Any, up: Any, a: Any, b: Any
 ) -> None:
-    """``residual += up(out_proj(y))`` for consecutive tokens; at most 8 rows more than asked are computed and dropped."""
+    """``residual += up(out_proj(y))`` for consecutive tokens; up to 7 rows more are computed and dropped."""
     wide = _columns(up)
     for i in range(0, n_rows * d_inner, LANES):
         store(a, i, load(y, token0 * d_inner + i))

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from llvmlite.binding import get_host_cpu_features
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.typing import signature
 from numba.core.typing.templates import ConcreteTemplate, infer_global
@@ -291,13 +292,20 @@ def _tile(n_rows: int, n_vectors: int) -> Any:
     return tile
 
 
-TILE_ROWS = 8
-matmul_tile_16 = _tile(TILE_ROWS, 1)
+def _has_wide_registers() -> bool:
+    """Whether code is compiled for 32 registers of 16 lanes (AVX-512)."""
+    if config.CPU_NAME or config.CPU_FEATURES is not None:  # numba was told to compile for another processor
+        return "+avx512f" in (config.CPU_FEATURES or "")
+    return bool(get_host_cpu_features().get("avx512f"))
+
+
+TILE_ROWS = 8 if _has_wide_registers() else 2
 matmul_tile_32 = _tile(TILE_ROWS, 2)
 matmul_tile_48 = _tile(TILE_ROWS, 3)
-"""``c[8 rows, 16 * v columns] = bias + a[8 rows, k] @ b[k, 16 * v columns]``: (array, first element, row stride) of each, then k.
+"""``c[R rows, 16 * v columns] = bias + a[R rows, k] @ b[k, 16 * v columns]``, R = ``TILE_ROWS``.
 
-The accumulators of a tile (8 x 3 vectors at most) fill the 32 registers of AVX-512; every element of `a` is broadcast once per tile.
+Arguments: (a, first element, row stride, column stride), (b, first element, row stride), (bias, first element), (c, first element, row
+stride), k. The accumulators of a tile fill the processor's registers (8 x 3 vectors at most on AVX-512).
 """
 
 

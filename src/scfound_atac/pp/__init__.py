@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..data import prepare_rows
 from ._aggregate_neighbors import aggregate_neighbors
 from ._filter_cells import filter_cells
 from ._filter_ocrs import filter_ocrs
@@ -20,6 +19,5 @@ __all__ = [
     "lsi",
     "map_ocrs",
     "parse_ocrs",
-    "prepare_rows",
     "recipe_chromfound",
 ]

@@ -128,7 +128,9 @@ def map_ocrs(
         chunks.append(chunk @ transfer)
         # float64: sums of many counts stay exact
         is_open = sparse.csr_matrix((np.ones(chunk.nnz), chunk.indices, chunk.indptr), chunk.shape)
-        counts.append(np.column_stack([chunk.astype(np.float64) @ shares, np.asarray(chunk.sum(axis=1, dtype=np.float64))]))
+        counts.append(
+            np.column_stack([chunk.astype(np.float64) @ shares, np.asarray(chunk.sum(axis=1, dtype=np.float64))])
+        )
         n_open.append(np.column_stack([is_open @ shares, np.diff(chunk.indptr)]))
 
     obs = atac.obs.copy()

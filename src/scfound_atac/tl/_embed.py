@@ -72,8 +72,8 @@ def embed(
         Layer to read; ``X`` if None.
     recipe
         How counts are prepared, cell by cell: ``"chromfound"`` is total-count normalisation and log1p as in the paper (Appendix C), with
-        the total the model was trained with; a mapping with ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is. The authors'
-        summing of neighbouring cells is a step of its own: `scfound_atac.pp.recipe_chromfound`.
+        the total the model was trained with; a mapping with ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is.
+        The authors' summing of neighbouring cells is a step of its own: `scfound_atac.pp.recipe_chromfound`.
     pooling
         ``"hidden_mean"``: mean over the hidden dimensions (the paper's). ``"reconstruction"``: the decoder's accessibility.
     n_components
@@ -117,8 +117,8 @@ def embed(
     Raises
     ------
     ValueError
-        For coordinates that are missing, unparsable, duplicated or not GRCh38; negative, NaN or infinite values; values that look normalised while a
-        `recipe` is set; zero cells; one cell with PCA; a `basis` of another model or OCR set. `adata` is then as it was.
+        For coordinates that are missing, unparsable, duplicated or not GRCh38; negative, NaN or infinite values; values that look
+        normalised while a `recipe` is set; zero cells; one cell with PCA; a `basis` of another model or OCR set. `adata` is then as it was.
     KeyError
         For a layer, modality, model or basis that does not exist.
 
@@ -153,12 +153,15 @@ def embed(
     if preparation is not None:
         _refuse_normalised(matrix, where)
 
-
     from ..inference import Runner, embed_matrix
 
     runner = Runner(checkpoint, ocrs, pooling=pooling, device=device, precision=precision, batch_size=batch_size)
     order = runner.order
-    fitted = None if basis is None else _read_basis(get_atac(basis, modality), keys.uns, checkpoint, pooling, preparation, ocrs, order)
+    fitted = (
+        None
+        if basis is None
+        else _read_basis(get_atac(basis, modality), keys.uns, checkpoint, pooling, preparation, ocrs, order)
+    )
     result = embed_matrix(
         matrix,
         runner,
@@ -242,7 +245,11 @@ def _check_all_values(matrix: Any, where: str) -> None:
         n_empty += int((np.diff(chunk.indptr) == 0).sum())
         n_cells += chunk.shape[0]
     if n_empty:
-        logger.warning("%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells", n_empty, n_cells)
+        logger.warning(
+            "%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells",
+            n_empty,
+            n_cells,
+        )
 
 
 def _fit_rows(names: pd.Index, n: int, seed: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numba import njit, prange
 
-from .._simd import LANES, exp2, fma, lane_sum, load, load_splat, splat, store
+from .._simd import LANES, exp2, fma, lane_sum, load, splat, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,9 @@ def _forward(u: Any, dt: Any, A: Any, B: Any, C: Any, y: Any) -> None:
 
 
 @njit(parallel=True, cache=True)
-def _backward(u: Any, dt: Any, A: Any, B: Any, C: Any, dy: Any, du: Any, ddt: Any, dA: Any, dB: Any, dC: Any, n_groups: int) -> None:
+def _backward(
+    u: Any, dt: Any, A: Any, B: Any, C: Any, dy: Any, du: Any, ddt: Any, dA: Any, dB: Any, dC: Any, n_groups: int
+) -> None:
     """Gradients; dA (b, d, n), dB and dC (groups, b, l, n) hold one part per cell or channel group, to be summed by the caller."""
     n_cells, n_channels, length = u.shape
     zero = np.float32(0.0)
@@ -55,7 +57,11 @@ def _backward(u: Any, dt: Any, A: Any, B: Any, C: Any, dy: Any, du: Any, ddt: An
             store(states, 0, h)
             for t in range(length):
                 step = dt[cell, channel, t]
-                h = fma(exp2(splat(step) * rate), h, splat(step * u[cell, channel, t]) * load(B, (cell * length + t) * LANES))
+                h = fma(
+                    exp2(splat(step) * rate),
+                    h,
+                    splat(step * u[cell, channel, t]) * load(B, (cell * length + t) * LANES),
+                )
                 store(states, (t + 1) * LANES, h)
             dh = splat(zero)
             d_decay = splat(zero)
@@ -81,7 +87,9 @@ class _Scan(torch.autograd.Function):
     """``y[t] = C[t] . h[t]`` with ``h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]``."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:  # u, dt (b, d, l); A (d, n); B, C (b, l, n), all contiguous float32
+    def forward(
+        ctx: Any, *inputs: Tensor
+    ) -> Tensor:  # u, dt (b, d, l); A (d, n); B, C (b, l, n), all contiguous float32
         ctx.save_for_backward(*inputs)
         y = torch.empty_like(inputs[0])
         _forward(*(t.detach().numpy() for t in inputs), y.numpy())

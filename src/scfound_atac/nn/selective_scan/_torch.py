@@ -19,7 +19,9 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK = 4096
+# Elements of one (batch, channel, chunk, state) tensor: cache-sized on CPU; on a GPU large, because small steps are launches.
+_CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**27}
+_MIN_CHUNK = 256
 
 
 def selective_scan_torch(
@@ -33,9 +35,9 @@ def selective_scan_torch(
     delta_bias: Tensor | None = None,
     *,
     delta_softplus: bool = False,
-    chunk_size: int = CHUNK,
+    chunk_size: int | None = None,
 ) -> Tensor:
-    """Selective scan in fp32 with autograd; shapes as in `scfound_atac.nn.selective_scan`."""
+    """Selective scan in fp32 with autograd; shapes as in `scfound_atac.nn.selective_scan`, `chunk_size` in OCRs."""
     dtype = u.dtype
     u, delta, A, B, C = (t.float() for t in (u, delta, A, B, C))
     if delta_bias is not None:
@@ -43,6 +45,9 @@ def selective_scan_torch(
     if delta_softplus:
         delta = F.softplus(delta)
 
+    if chunk_size is None:
+        budget = _CHUNK_ELEMENTS.get(u.device.type, _CHUNK_ELEMENTS["cpu"])
+        chunk_size = max(_MIN_CHUNK, budget // max(1, u.shape[0] * A.numel()))
     state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])  # (b, d, n)
     outputs = []
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (u, delta, A, B, C))
