@@ -8,7 +8,7 @@ from scfound_atac.data._masking import mask_values
 
 def cells(n_cells: int = 6, length: int = 20_000) -> torch.Tensor:
     """Each cell has values of its own, so that a value tells where it came from."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(1_000)  # not one of the masks' seeds
     is_open = torch.rand(n_cells, length, generator=generator) < torch.linspace(0.05, 0.6, n_cells)[:, None]
     values = torch.arange(n_cells)[:, None] * 100 + 1 + torch.randint(0, 5, (n_cells, length), generator=generator)
     return values * is_open.float()

@@ -147,13 +147,14 @@ class Mamba(nn.Module):
         )
         return self.out_proj(y.transpose(1, 2))
 
-
     def _causal_conv(self, u: Tensor) -> Tensor:  # (B, d, L) -> (B, d, L), each channel with its own d_conv taps
         # Written out: on CPU the gradient of a depthwise Conv1d takes longer than the rest of the block.
-        weight, n_taps, length = self.conv1d.weight, self.conv1d.weight.shape[-1], u.shape[-1]
-        u = F.pad(u, (n_taps - 1, 0))
-        taps = [weight[:, 0, k, None] * u[..., k : k + length] for k in range(n_taps)]
-        return torch.stack(taps).sum(0) + self.conv1d.bias[:, None]
+        weight, bias, length = self.conv1d.weight, self.conv1d.bias, u.shape[-1]
+        u = F.pad(u, (weight.shape[-1] - 1, 0))
+        y = bias[:, None] if bias is not None else torch.zeros_like(u[..., :length])
+        for k in range(weight.shape[-1]):
+            y = torch.addcmul(y, weight[:, 0, k, None], u[..., k : k + length])
+        return y
 
 
 class EncoderLayer(nn.Module):

@@ -72,26 +72,26 @@ def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state
     n_segments = -(-length // n_steps)
     padding = n_segments * n_steps - length  # dt = 0 leaves the state as it is
 
-    def segments(x: Tensor) -> Tensor:  # (b, x, l) -> (b, x, s, k)
-        return F.pad(x, (0, padding)).unflatten(2, (n_segments, n_steps))
+    def segments(x: Tensor) -> Tensor:  # (b, x, l) -> (k, b, x, s): one step of all segments lies together in memory
+        return F.pad(x, (0, padding)).unflatten(2, (n_segments, n_steps)).permute(3, 0, 1, 2)
 
     delta, delta_u, B, C = segments(delta), segments(delta * u), segments(B), segments(C)
-    decay = torch.exp(delta[..., None] * A[:, None, None, :])  # (b, d, s, k, n)
-    drive = delta_u[..., None] * B.permute(0, 2, 3, 1)[:, None]  # (b, d, s, k, n)
+    decay = torch.exp(delta[..., None] * A[:, None, :])  # (k, b, d, s, n)
+    drive = delta_u[..., None] * B.transpose(2, 3)[:, :, None]  # (k, b, d, s, n)
 
-    local = torch.zeros_like(drive[:, :, :, 0])  # (b, d, s, n)
+    local = torch.zeros_like(drive[0])  # (b, d, s, n)
     local_states = []
-    for a, b in zip(decay.unbind(3), drive.unbind(3), strict=True):
+    for a, b in zip(decay.unbind(0), drive.unbind(0), strict=True):
         local = torch.addcmul(b, a, local)
         local_states.append(local)
-    states = torch.stack(local_states, dim=3)  # (b, d, s, k, n), each segment from zero
+    states = torch.stack(local_states)  # (k, b, d, s, n), each segment from zero
 
     # Decay from a segment's border to each of its steps; the exponent sums, so nothing under- or overflows on the way.
-    reach = torch.exp(delta.cumsum(3)[..., None] * A[:, None, None, :])
+    reach = torch.exp(delta.cumsum(0)[..., None] * A[:, None, :])
     borders = []
-    for a, h in zip(reach[:, :, :, -1].unbind(2), states[:, :, :, -1].unbind(2), strict=True):
+    for a, h in zip(reach[-1].unbind(2), states[-1].unbind(2), strict=True):
         borders.append(state)
         state = torch.addcmul(h, a, state)
-    states = torch.addcmul(states, reach, torch.stack(borders, dim=2)[:, :, :, None])
-    y = torch.einsum("bdskn,bnsk->bdsk", states, C)
+    states = torch.addcmul(states, reach, torch.stack(borders, dim=2))
+    y = torch.einsum("kbdsn,kbns->bdsk", states, C)
     return y.flatten(2)[..., :length], state
