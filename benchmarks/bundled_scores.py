@@ -52,7 +52,9 @@ def main() -> None:
 
     torch.manual_seed(0)
     random_weights = sfa.hub.save(sfa.nn.ChromFoundNet(), tempfile.mkdtemp())
-    print("| data | embedding | KMeans ARI | KMeans NMI | 15-NN accuracy | seconds |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| data | embedding | KMeans ARI | KMeans NMI | 15-NN accuracy | seconds |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for name, adata in data_sets(args.data, args.n_cells).items():
         labels = adata.obs["cell_type"].astype(str).to_numpy()
         runs = {

@@ -52,7 +52,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     rate = adata.n_obs / seconds
     params = adata.uns["chromfound"]["params"]
-    print(f"sfa.tl.embed: {seconds:.1f} s, {rate:.0f} cells/s, {rate * adata.n_vars:.0f} tokens/s on {params['device']} ({params['model']})")
+    speed = f"{rate:.0f} cells/s, {rate * adata.n_vars:.0f} tokens/s"
+    print(f"sfa.tl.embed: {seconds:.1f} s, {speed} on {params['device']} ({params['model']})")
     start = time.perf_counter()
     sfa.pp.lsi(adata)
     print(f"sfa.pp.lsi:   {time.perf_counter() - start:.1f} s")

@@ -8,7 +8,14 @@ import pytest
 
 from scfound_atac.genome import CHROMOSOME_SIZES, CHROMOSOMES, check_genome, get_ocrs, liftover, read_chain
 
-SETS = ["a549_multiome.h5mu", "bmmc_multiome_1.h5mu", "bmmc_multiome_2.h5mu", "bone_marrow_atac.h5ad", "k562_chr22_atac.h5ad", "pbmc_multiome.h5mu"]  # fmt: skip
+SETS = [
+    "a549_multiome.h5mu",
+    "bmmc_multiome_1.h5mu",
+    "bmmc_multiome_2.h5mu",
+    "bone_marrow_atac.h5ad",
+    "k562_chr22_atac.h5ad",
+    "pbmc_multiome.h5mu",
+]
 
 
 @pytest.fixture(scope="module", params=SETS)

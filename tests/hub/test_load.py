@@ -61,7 +61,7 @@ def released_state(net: ChromFoundNet) -> dict[str, torch.Tensor]:
     for key, tensor in net.state_dict().items():
         name = key
         for mine, theirs in RELEASED_NAMES:
-            name = name.replace(mine, theirs) if not mine.startswith(("value", "chrom", "layers", "decoder")) or key.startswith(mine) else name
+            name = name.replace(mine, theirs)
         state["backbone.norm_f.weight" if key == "norm.weight" else name] = tensor.clone()
     return state
 

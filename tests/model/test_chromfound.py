@@ -23,10 +23,10 @@ TINY = {
     "shift_size": 8,
     "d_mlp": 16,
     "d_low": 8,
-    "d_state": 4,
+    "d_state": 16,
 }
 N_CELLS, N_OCRS = 60, 120
-TRAIN = {"batch_size": 10, "accelerator": "cpu", "devices": 1, "lr": 3e-3}
+TRAIN = {"batch_size": 18, "accelerator": "cpu", "devices": 1, "lr": 3e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_record_of_the_training(trained: ChromFound) -> None:
     record = trained.checkpoint.training
     assert record["n_cells"] == 54
     assert record["n_ocrs"] == N_OCRS
-    assert record["n_steps"] == 4 * 6
+    assert record["n_steps"] == 4 * 3
     assert record["seed"] == 0
 
 

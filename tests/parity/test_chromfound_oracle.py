@@ -25,7 +25,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     root = Path(os.environ.get("SCFOUND_ATAC_TEST_ORACLES") or "missing")
     files = sorted(root.glob("chromfound*/case_L*.npz"))
-    missing = [pytest.param(None, id="none", marks=pytest.mark.skip(reason="no reference outputs: set SCFOUND_ATAC_TEST_ORACLES"))]
+    missing = [
+        pytest.param(
+            None, id="none", marks=pytest.mark.skip(reason="no reference outputs: set SCFOUND_ATAC_TEST_ORACLES")
+        )
+    ]
     metafunc.parametrize("case_file", [pytest.param(f, id=f"{f.parent.name}-{f.stem}") for f in files] or missing)
 
 

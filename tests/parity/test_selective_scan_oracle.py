@@ -27,7 +27,9 @@ def check(y: torch.Tensor, inputs: dict[str, torch.Tensor], case: dict[str, torc
     torch.testing.assert_close(y.detach(), case["y"], atol=1e-5, rtol=0)
     (y * case["loss_weight"]).sum().backward()
     for name, tensor in inputs.items():
-        torch.testing.assert_close(tensor.grad, case[f"grad_{name}"], atol=1e-4, rtol=0, msg=lambda m, n=name: f"grad_{n}: {m}")
+        torch.testing.assert_close(
+            tensor.grad, case[f"grad_{name}"], atol=1e-4, rtol=0, msg=lambda m, n=name: f"grad_{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 16, 35, 69, 70, 4096])

@@ -24,7 +24,15 @@ def folder(tmp_path_factory):
 
     torch.manual_seed(0)
     config = ChromFoundConfig(
-        d_model=16, n_layers=2, n_heads=2, window_size=32, shift_size=16, d_mlp=16, d_low=8, d_state=16, position_temperature=1e5
+        d_model=16,
+        n_layers=2,
+        n_heads=2,
+        window_size=32,
+        shift_size=16,
+        d_mlp=16,
+        d_low=8,
+        d_state=16,
+        position_temperature=1e5,
     )
     return sfa.hub.save(ChromFoundNet(config), tmp_path_factory.mktemp("tiny"))
 
@@ -170,7 +178,9 @@ def test_chromosome_naming_does_not_matter(folder, rename):
 
 def test_authors_columns_work(folder):
     adata, other = make_cells(), make_cells()
-    other.var = other.var.rename(columns={"chrom": "#Chromosome", "start": "hg38_Start", "end": "hg38_End"}).reset_index(drop=True)
+    other.var = other.var.rename(
+        columns={"chrom": "#Chromosome", "start": "hg38_Start", "end": "hg38_End"}
+    ).reset_index(drop=True)
     other.var.index = [f"peak{i}" for i in range(N_OCRS)]
     assert_same_up_to_rounding(embedded(adata, folder, n_components=10), embedded(other, folder, n_components=10))
 
@@ -179,7 +189,9 @@ def test_layer_is_read(folder):
     adata, other = make_cells(), make_cells()
     other.layers["counts"] = other.X.copy()
     other.X = other.X * 0.37
-    assert_same_up_to_rounding(embedded(adata, folder, n_components=10), embedded(other, folder, n_components=10, layer="counts"))
+    assert_same_up_to_rounding(
+        embedded(adata, folder, n_components=10), embedded(other, folder, n_components=10, layer="counts")
+    )
 
 
 def test_backed_and_lazy_input(folder, tmp_path):
@@ -280,7 +292,9 @@ def test_scaffolds_and_mitochondria_are_left_out(folder, caplog):
     adata = make_cells()
     expected = embedded(adata, folder, n_components=None, recipe=None)
     extra = make_cells(n_ocrs=2, seed=9)
-    extra.var = pd.DataFrame({"chrom": ["chrM", "chrUn_KI270742v1"], "start": [100, 200], "end": [400, 500]}, index=["m", "u"])
+    extra.var = pd.DataFrame(
+        {"chrom": ["chrM", "chrUn_KI270742v1"], "start": [100, 200], "end": [400, 500]}, index=["m", "u"]
+    )
     both = ad.concat([adata, extra], axis=1, merge="same")
     both.uns["genome"] = "GRCh38"
     with caplog.at_level("WARNING", logger="scfound_atac"):

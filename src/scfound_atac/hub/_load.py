@@ -190,7 +190,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         msg = f"{path} is not a released ChromFound checkpoint: expected a dict with the key 'module'."
         raise ValueError(msg)
     state = released["module"]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
         msg = f"{path} is not a released ChromFound checkpoint: 'module' must hold tensors by name."
         raise ValueError(msg)
     return state

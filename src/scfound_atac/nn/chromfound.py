@@ -51,7 +51,18 @@ class ChromFoundConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "window_size", "d_mlp", "d_low", "d_state", "d_conv", "expand", "dt_rank"):
+        for name in (
+            "d_model",
+            "n_layers",
+            "n_heads",
+            "window_size",
+            "d_mlp",
+            "d_low",
+            "d_state",
+            "d_conv",
+            "expand",
+            "dt_rank",
+        ):
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, got {getattr(self, name)}."
                 raise ValueError(msg)
