@@ -1,7 +1,7 @@
 """How far a rule without any learning gets on ChromFound's masked objective (arXiv 2505.12638, section 3.3).
 
-The loss is taken at replaced positions only: zeros that were given an open value, and open values that were set to zero. A rule that answers the
-opposite of what it sees needs no other OCR.
+The loss is taken at replaced positions only: zeros that were given an open value, and open values that were set to zero. A rule that
+answers the opposite of what it sees needs no other OCR.
 
     python benchmarks/masked_shortcut.py --data DIR
 """

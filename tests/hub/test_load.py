@@ -66,10 +66,14 @@ def released_state(net: ChromFoundNet) -> dict[str, torch.Tensor]:
     return state
 
 
-def write_released(folder: Path, state: object, args: object = None, chromosomes: object = CHROMOSOME_VOCABULARY) -> Path:
+def write_released(
+    folder: Path, state: object, args: object = None, chromosomes: object = CHROMOSOME_VOCABULARY
+) -> Path:
     folder.mkdir()
     torch.save(state, folder / "model.pt")
-    (folder / "chromfd_pretrain.yaml").write_text(yaml.safe_dump({"model_args": RELEASED_ARGS if args is None else args}))
+    (folder / "chromfd_pretrain.yaml").write_text(
+        yaml.safe_dump({"model_args": RELEASED_ARGS if args is None else args})
+    )
     (folder / "chromosome_vocab.yaml").write_text(yaml.safe_dump({"chromosome": list(chromosomes)}))
     return folder
 
@@ -183,7 +187,9 @@ def test_garbage_weights(ours: Path) -> None:
         hub.load(ours)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"format_version": 1}', '{"format_version": "one"}', "\x00\x01"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "{}", '{"format_version": 1}', '{"format_version": "one"}', "\x00\x01"]
+)
 def test_garbage_config(ours: Path, text: str) -> None:
     (ours / "config.json").write_text(text)
     with pytest.raises(ValueError, match="config.json is not a model configuration"):
@@ -359,7 +365,9 @@ def test_wrong_shape(net: ChromFoundNet, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("chromosomes", [CHROMOSOME_VOCABULARY[:-1], (*CHROMOSOME_VOCABULARY, "chrM")])
-def test_released_vocabulary_of_another_length(net: ChromFoundNet, tmp_path: Path, chromosomes: tuple[str, ...]) -> None:
+def test_released_vocabulary_of_another_length(
+    net: ChromFoundNet, tmp_path: Path, chromosomes: tuple[str, ...]
+) -> None:
     folder = write_released(tmp_path / "x", {"module": released_state(net)}, chromosomes=chromosomes)
     with pytest.raises(ValueError, match=f"lists {len(chromosomes)} chromosomes, the weights hold 25"):
         hub.load(folder)

@@ -16,9 +16,7 @@ N_CELLS, N_OCRS = 24, 70
 def checkpoint() -> Checkpoint:
     torch.manual_seed(0)
     net = ChromFoundNet(
-        ChromFoundConfig(
-            d_model=16, n_layers=2, n_heads=2, window_size=8, shift_size=4, d_mlp=16, d_low=8, d_state=4
-        )
+        ChromFoundConfig(d_model=16, n_layers=2, n_heads=2, window_size=8, shift_size=4, d_mlp=16, d_low=8, d_state=4)
     )
     with torch.no_grad():  # so that what the layers compute shows in the mean over hidden dimensions
         net.norm.weight.uniform_(0.2, 2)

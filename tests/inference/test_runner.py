@@ -18,7 +18,9 @@ def run(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, *
 
 
 @pytest.mark.parametrize("pooling", ["hidden_mean", "reconstruction"])
-def test_equals_the_network(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, pooling: str) -> None:
+def test_equals_the_network(
+    checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, pooling: str
+) -> None:
     order = genome_order(ocrs)
     columns = ocrs.iloc[order]
     net = checkpoint.net
@@ -34,7 +36,9 @@ def test_equals_the_network(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: 
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24, 1000, np.int64(7), "auto"])
-def test_batch_size_does_not_show(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, batch_size) -> None:
+def test_batch_size_does_not_show(
+    checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, batch_size
+) -> None:
     expected = run(checkpoint, ocrs, values, batch_size=24)
     np.testing.assert_allclose(run(checkpoint, ocrs, values, batch_size=batch_size), expected, atol=1e-5)
 
@@ -50,7 +54,9 @@ def test_unsorted_rows(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: spars
     np.testing.assert_array_equal(run(checkpoint, ocrs, backwards), run(checkpoint, ocrs, values))
 
 
-def test_unknown_chromosomes_are_left_out(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, caplog) -> None:
+def test_unknown_chromosomes_are_left_out(
+    checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, caplog
+) -> None:
     foreign = pd.DataFrame({"chrom": ["chrM", "GL000194.1"], "start": [100, 900], "end": [600, 1400]})
     more = pd.concat([foreign, ocrs], ignore_index=True)
     wide = sparse.hstack([sparse.csr_matrix(np.full((values.shape[0], 2), 9.0, dtype=np.float32)), values]).tocsr()

@@ -123,7 +123,9 @@ def test_vectors_on_disk(runner: Runner, values, n_bytes: int, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_left_on_disk_after_an_error(runner: Runner, values, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_is_left_on_disk_after_an_error(
+    runner: Runner, values, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(_stream, "_IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(_stream.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValueError, match="All cells have the same vector"):
