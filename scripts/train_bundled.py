@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--crop-size", type=int, default=1024)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--loss-on", choices=["replaced", "all"], default="replaced")
+    parser.add_argument("--max-steps", type=int, default=-1, help="steps per visit, if fewer than its epochs have")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop starting new visits after this long")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -81,6 +83,8 @@ def main() -> None:
                     batch_size=args.batch_size,
                     crop_size=args.crop_size,
                     lr=args.lr / 2**visit,
+                    loss_on=args.loss_on,
+                    max_steps=args.max_steps,
                     train_size=0.95,
                     seed=args.seed + visit,
                     enable_progress_bar=False,

@@ -282,3 +282,10 @@ def test_values_that_are_no_counts(adata: AnnData) -> None:
     adata.X.data[3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         model.train(1, **TRAIN)
+
+
+def test_loss_on_all_positions_is_another_objective(adata: AnnData) -> None:
+    """The same start, data and masks, but other weights after one epoch."""
+    assert not same(weights(train(adata, loss_on="replaced")), weights(train(adata, loss_on="all")))
+    with pytest.raises(ValueError, match="loss_on"):
+        train(adata, loss_on="open")

@@ -160,6 +160,7 @@ class ChromFound(BaseModelClass):
         weight_decay: float = 0.01,
         mask_ratio: float = 0.15,
         n_warmup_steps: int = 100,
+        loss_on: Literal["replaced", "all"] = "replaced",
         train_size: float = 0.9,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
@@ -182,6 +183,9 @@ class ChromFound(BaseModelClass):
             Share of zero and of non-zero OCRs that are replaced.
         n_warmup_steps
             Steps of linear warm-up, at most a tenth of the run.
+        loss_on
+            ``"replaced"`` counts the error at the replaced positions alone, as in the paper. ``"all"`` counts every position, which closes
+            the short cut of answering the opposite of what is seen (see the models page of the documentation).
         train_size
             Share of cells to train on; the rest is for validation.
         accelerator, devices
@@ -194,8 +198,11 @@ class ChromFound(BaseModelClass):
         Raises
         ------
         ValueError
-            For a `train_size` outside (0, 1].
+            For a `train_size` outside (0, 1], or an unknown `loss_on`.
         """
+        if loss_on not in ("replaced", "all"):
+            msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
+            raise ValueError(msg)
         if not 0 < train_size <= 1:
             msg = f"train_size must lie in (0, 1], got {train_size}."
             raise ValueError(msg)
@@ -212,6 +219,7 @@ class ChromFound(BaseModelClass):
             weight_decay=weight_decay,
             mask_ratio=mask_ratio,
             n_warmup_steps=n_warmup_steps,
+            loss_on=loss_on,
             seed=seed,
         )
         trainer_kwargs = {
@@ -245,6 +253,7 @@ class ChromFound(BaseModelClass):
                 "crop_size": crop_size or len(self._order),
                 "lr": lr,
                 "mask_ratio": mask_ratio,
+                "loss_on": loss_on,
                 "seed": seed,
             },
         )

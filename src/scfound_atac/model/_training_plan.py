@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -34,6 +34,8 @@ class MaskedTrainingPlan(pl.LightningModule):
         Share of zeros and of non-zeros replaced.
     n_warmup_steps
         Steps of linear warm-up; a cosine to zero follows.
+    loss_on
+        Positions the loss counts: ``"replaced"`` (the paper's) or ``"all"``.
     seed
         Seed of the masks. Validation always sees the same masks.
     """
@@ -46,18 +48,22 @@ class MaskedTrainingPlan(pl.LightningModule):
         weight_decay: float = 0.01,
         mask_ratio: float = 0.15,
         n_warmup_steps: int = 100,
+        loss_on: Literal["replaced", "all"] = "replaced",
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.module = module
         self.lr, self.weight_decay, self.mask_ratio = lr, weight_decay, mask_ratio
         self.n_warmup_steps = n_warmup_steps
+        self.loss_on = loss_on
         self.seed = seed
 
     def _loss(self, batch: dict[str, Any], seed: int) -> Tensor:
         value: Tensor = batch["value"]
         generator = torch.Generator(value.device).manual_seed(seed)
         corrupted, mask = mask_values(value, mask_ratio=self.mask_ratio, generator=generator)
+        if self.loss_on == "all":
+            mask = torch.ones_like(mask)
         tensors = {"value": value, "corrupted": corrupted, "mask": mask, "first": batch["first"]}
         return self.module(tensors)[2].loss
 
