@@ -289,3 +289,10 @@ def test_loss_on_all_positions_is_another_objective(adata: AnnData) -> None:
     assert not same(weights(train(adata, loss_on="replaced")), weights(train(adata, loss_on="all")))
     with pytest.raises(ValueError, match="loss_on"):
         train(adata, loss_on="open")
+
+
+def test_duplicated_ocrs_are_refused() -> None:
+    adata = make_adata()
+    adata.var.iloc[1] = adata.var.iloc[0]
+    with pytest.raises(ValueError, match="repeat the coordinates"):
+        ChromFound.setup_anndata(adata)

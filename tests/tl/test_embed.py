@@ -360,7 +360,7 @@ def _duplicated(adata):
         (_put(np.inf), "inf"),
         (_put(-1), "negative"),
         (_normalised, "recipe=None"),
-        (_duplicated, "more than once"),
+        (_duplicated, "repeat the coordinates"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )

@@ -80,3 +80,16 @@ def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
     _refuse(var, (ocrs["start"] < 0).to_numpy(), "a start below 0")
     _refuse(var, (ocrs["end"] <= ocrs["start"]).to_numpy(), "an end not beyond the start")
     return ocrs
+
+
+def refuse_duplicates(ocrs: pd.DataFrame) -> None:
+    """ValueError that names the first three OCRs whose coordinates stand more than once."""
+    repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
+    if repeated.any():
+        some = ocrs[repeated].iloc[:3]
+        first = ", ".join(f"{c}:{s}-{e}" for c, s, e in zip(some["chrom"], some["start"], some["end"], strict=True))
+        msg = (
+            f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}. Keep one of each: "
+            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
+        )
+        raise ValueError(msg)

@@ -20,6 +20,7 @@ from .._settings import settings
 from ..data import iter_rows, prepare_rows
 from ..data._training import CellDataModule
 from ..genome import check_genome, get_ocrs
+from ..genome._ocrs import refuse_duplicates
 from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference import Runner, embed_matrix
@@ -128,10 +129,13 @@ class ChromFound(BaseModelClass):
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
             raise ValueError(msg)
-        check_genome(get_ocrs(adata.var), genome if genome is not None else adata.uns.get("genome"))
+        ocrs = get_ocrs(adata.var)
+        refuse_duplicates(ocrs)
+        check_genome(ocrs, genome if genome is not None else adata.uns.get("genome"))
         if recipe is not None and count_kind(get_matrix(adata, layer)) == "normalised":
             msg = "The matrix looks normalised already. Pass recipe=None to use it as it is, or layer= a layer with counts."
             raise ValueError(msg)
+        del ocrs  # the next line records the arguments of this call from locals()
         setup_method_args = cls._get_setup_method_args(**locals())
         field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
         manager = AnnDataManager(fields=[field], setup_method_args=setup_method_args)

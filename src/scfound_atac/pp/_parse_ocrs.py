@@ -9,22 +9,11 @@ import pandas as pd
 from .._anndata import get_atac
 from .._logging import logger
 from ..genome import check_genome, chromosome_ids, get_ocrs
+from ..genome._ocrs import refuse_duplicates
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
-
-
-def _refuse_duplicates(ocrs: pd.DataFrame) -> None:
-    repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
-    if repeated.any():
-        some = ocrs[repeated].iloc[:3]
-        first = ", ".join(f"{c}:{s}-{e}" for c, s, e in zip(some["chrom"], some["start"], some["end"], strict=True))
-        msg = (
-            f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}. Keep one of each: "
-            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
-        )
-        raise ValueError(msg)
 
 
 def parse_ocrs(
@@ -65,7 +54,7 @@ def parse_ocrs(
     """
     atac = get_atac(adata, modality)
     ocrs = get_ocrs(atac.var)
-    _refuse_duplicates(ocrs)
+    refuse_duplicates(ocrs)
     build = check_genome(ocrs, atac.uns.get("genome") if genome is None else genome)
 
     result = adata.copy() if copy else adata

@@ -16,6 +16,7 @@ from .._logging import logger
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
 from ..genome import check_genome, get_ocrs
+from ..genome._ocrs import refuse_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,14 +195,7 @@ def embed(
 
 def _checked_ocrs(adata: AnnData, genome: str | None) -> pd.DataFrame:
     ocrs = get_ocrs(adata.var)
-    duplicated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
-    if duplicated.any():
-        first = ", ".join(f"{r.chrom}:{r.start}-{r.end}" for r in ocrs[duplicated].head(3).itertuples())
-        msg = (
-            f"{duplicated.sum()} OCRs stand more than once in adata.var ({first}). Keep one column each, for example "
-            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()"
-        )
-        raise ValueError(msg)
+    refuse_duplicates(ocrs)
     check_genome(ocrs, genome if genome is not None else adata.uns.get("genome"))
     return ocrs
 
