@@ -15,7 +15,7 @@ import anndata as ad
 import torch
 
 from scfound_atac.data import prepare_rows
-from scfound_atac.data._masking import mask_values
+from scfound_atac.nn.masking import mask_values
 
 
 def main() -> None:

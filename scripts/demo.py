@@ -12,24 +12,19 @@ import argparse
 import time
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def scores(embedding: np.ndarray, labels: np.ndarray) -> str:
-    """KMeans ARI and NMI (mean and standard deviation over seeds) and cross-validated kNN accuracy, as one line."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.neighbors import KNeighborsClassifier
+    """KMeans ARI and NMI and cross-validated kNN accuracy (mean and standard deviation over seeds) as one line."""
+    import scfound_atac as sfa
 
-    k = len(np.unique(labels))
-    clusters = [KMeans(k, n_init=4, random_state=seed).fit_predict(embedding) for seed in range(5)]
-    ari = [adjusted_rand_score(labels, c) for c in clusters]
-    nmi = [normalized_mutual_info_score(labels, c) for c in clusters]
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    knn = cross_val_score(KNeighborsClassifier(15), embedding, labels, cv=folds)
-    return f"{np.mean(ari):.3f} +- {np.std(ari):.3f}   {np.mean(nmi):.3f} +- {np.std(nmi):.3f}   {knn.mean():.3f} +- {knn.std():.3f}"
+    clusters = sfa.bench.clustering_scores(embedding, labels)
+    pairs = [(clusters[name], clusters[f"{name}_sd"]) for name in ("kmeans_ari", "kmeans_nmi")]
+    return "   ".join(f"{mean:.3f} +- {sd:.3f}" for mean, sd in [*pairs, sfa.bench.knn_accuracy(embedding, labels)])
 
 
 def main() -> None:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
+from anndata import AnnData
+from scipy import sparse
+
+CORPUS_SIZES = {"simulated": ((70, 50), 300), "real": ((60,), 120)}  # cells per file, OCRs
 
 
 def _directory(variable: str, what: str) -> Path:
@@ -25,3 +33,45 @@ def data_dir() -> Path:
 def oracle_dir() -> Path:
     """Directory of the reference outputs of the released model code."""
     return _directory("SCFOUND_ATAC_TEST_ORACLES", "reference outputs")
+
+
+def _two_kinds_of_cells(n_cells: int, n_ocrs: int, rng: np.random.Generator) -> AnnData:
+    """OCRs of one half of the genome are open in cells of one kind, those of the other half in the other."""
+    kind = rng.integers(2, size=n_cells)
+    place = np.arange(n_ocrs)
+    rate = np.where((place < n_ocrs // 2)[None, :] == kind[:, None], 0.6, 0.05)
+    counts = rng.poisson(rate).astype(np.uint8)
+    counts[:, 0] = np.maximum(counts[:, 0], 1)
+    var = pd.DataFrame({"chrom": np.where(place < n_ocrs // 2, "chr1", "chr7"), "start": 1_000_000 + 10_000 * place})
+    var["end"] = var["start"] + 500
+    var.index = [f"{c}:{s}-{e}" for c, s, e in var.itertuples(index=False)]
+    var["fraction_open"] = (counts > 0).mean(0).astype(np.float32)
+    obs = pd.DataFrame({"biosample": np.array(["liver", "brain"])[kind]}, index=[f"cell{i}" for i in range(n_cells)])
+    return AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+
+
+@pytest.fixture(scope="session")
+def write_corpus() -> Callable[..., Path]:
+    """Writes a small corpus of a simulated study in two files and a real one in one file."""
+
+    def write(folder: Path, suffix: str = ".h5ad") -> Path:
+        folder.mkdir(parents=True)
+        rng, studies = np.random.default_rng(0), []
+        for kind, (sizes, n_ocrs) in CORPUS_SIZES.items():
+            files = [f"{kind}_{number}{suffix}" for number in range(len(sizes))]
+            for name, n_cells in zip(files, sizes, strict=True):
+                adata = _two_kinds_of_cells(n_cells, n_ocrs, rng)
+                (adata.write_zarr if suffix == ".zarr" else adata.write_h5ad)(folder / name)
+            study = {"name": kind, "kind": kind, "files": files, "n_cells": sum(sizes), "n_ocrs": n_ocrs, "weight": 1.0}
+            studies.append({**study, "source": "made up", "licence": "CC0", "blood": False})
+        description = {"format_version": 1, "seed": 0, "studies": studies}
+        (folder / "corpus.yaml").write_text(yaml.safe_dump(description))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(write_corpus: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus, to be read only."""
+    return write_corpus(tmp_path_factory.mktemp("corpora") / "corpus")

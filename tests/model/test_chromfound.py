@@ -296,3 +296,22 @@ def test_duplicated_ocrs_are_refused() -> None:
     adata.var.iloc[1] = adata.var.iloc[0]
     with pytest.raises(ValueError, match="repeat the coordinates"):
         ChromFound.setup_anndata(adata)
+
+
+def test_network_that_knows_regions(tmp_path: Path) -> None:
+    """Training, saving and embedding look the regions up, in genome order whatever the order of the columns."""
+    adata = setup(make_adata())
+    n_factors = sfa.genome.load_region_table().n_factors + 2
+    model = ChromFound(adata, config={**TINY, "n_factors": n_factors})
+    features = sfa.genome.load_region_table().lookup(sfa.genome.get_ocrs(adata.var)).features
+    np.testing.assert_array_equal(model.module.factors.numpy(), features[model._order])
+    assert not any("factors" in name for name in model.module.state_dict())
+    before = weights(model)["region_projection.weight"]
+    model.train(1, **{**TRAIN, "crop_size": 50})
+    assert not torch.equal(weights(model)["region_projection.weight"], before)
+    model.save(tmp_path / "model")
+    sfa.tl.embed(adata, model=tmp_path / "model", n_components=None, device="cpu")
+    latent = model.get_latent_representation(n_components=None)
+    np.testing.assert_allclose(latent, adata.obsm["X_chromfound"], atol=1e-5)
+    with pytest.raises(ValueError, match="expects n_factors=7"):
+        ChromFound(adata, config={**TINY, "n_factors": 7})

@@ -156,3 +156,75 @@ def test_the_scan_runs_along_the_genome() -> None:
     heard = value.grad[0].abs() > 0
     assert heard[:24].all()  # its own window is 16..23
     assert not heard[24:].any()
+
+
+# Region knowledge, and what training asks of a network
+
+
+def coordinates(length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    start = torch.arange(length) * 10_000
+    return torch.ones(length, dtype=torch.long), start, start + 500
+
+
+def test_configuration_of_older_files_has_no_factors() -> None:
+    saved = ChromFoundConfig(**TINY).to_dict()
+    del saved["n_factors"]
+    assert ChromFoundConfig(**saved).n_factors == 0
+    assert not any("region" in name for name in ChromFoundNet(ChromFoundConfig(**saved)).state_dict())
+    with pytest.raises(ValueError, match="n_factors must not be negative"):
+        ChromFoundConfig(n_factors=-1)
+
+
+def test_factors_are_projected_onto_the_token() -> None:
+    net, place = tiny_net(n_factors=3), coordinates(5)
+    factors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    plain = tiny_net()
+    plain.load_state_dict({k: v for k, v in net.state_dict().items() if k != "region_projection.weight"})
+    expected = plain.embed_ocrs(*place) + factors @ net.region_projection.weight.T
+    torch.testing.assert_close(net.embed_ocrs(*place, factors), expected)
+    assert torch.equal(net.embed_ocrs(*place, torch.zeros(5, 3)), plain.embed_ocrs(*place))
+    assert torch.equal(plain.embed_ocrs(*place, factors), plain.embed_ocrs(*place))
+
+
+@pytest.mark.parametrize("factors", [None, torch.zeros(5, 2), torch.zeros(4, 3), torch.zeros(15)])
+def test_factors_of_the_wrong_shape(factors: torch.Tensor | None) -> None:
+    with pytest.raises(ValueError, match=r"needs region factors of shape \(5, 3\)"):
+        tiny_net(n_factors=3).embed_ocrs(*coordinates(5), factors)
+
+
+def test_kernels_agree_on_a_network_with_factors() -> None:
+    net = tiny_net(n_factors=3, window_size=16, shift_size=8)
+    value, _ = cells(tiny_net(), 40)
+    ocrs = net.embed_ocrs(*coordinates(40), torch.randn(40, 3, generator=torch.Generator().manual_seed(0)))
+    with torch.no_grad():
+        fast = net.predict(value, ocrs)
+    torch.testing.assert_close(net.predict(value, ocrs), fast, atol=1e-5, rtol=1e-5)
+
+
+def test_prediction_is_the_decoded_hidden_state() -> None:
+    net = tiny_net()
+    value, ocrs = cells(net, 20)
+    assert torch.equal(net.predict(value, ocrs), net.reconstruct(net(value, ocrs)))
+
+
+def test_cell_vector_is_the_weighted_mean_over_open_ocrs() -> None:
+    net = tiny_net()
+    value, ocrs = cells(net, 20)
+    value[1] = 0
+    hidden, vector = net(value, ocrs), net.cell_vector(value, ocrs)
+    expected = (value[0, :, None] * hidden[0]).sum(0) / value[0].sum()
+    torch.testing.assert_close(vector[0], expected)
+    assert not vector[1].any()
+
+
+def test_activations_computed_again_give_the_same_gradients() -> None:
+    net = tiny_net(dropout=0.3).train()
+    value, ocrs = cells(net, 20)
+    gradients = []
+    for net.checkpoint_activations in (False, True):
+        net.zero_grad()
+        torch.manual_seed(1)
+        net.predict(value, ocrs.detach()).pow(2).sum().backward()
+        gradients.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
+    for kept, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, again)

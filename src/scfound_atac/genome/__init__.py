@@ -7,18 +7,23 @@ from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_
 from ._intervals import overlaps
 from ._liftover import Chain, liftover, read_chain
 from ._names import parse_names
-from ._ocrs import get_ocrs
+from ._ocrs import get_ocrs, ocr_names
+from ._regions import KnownRegions, RegionTable, load_region_table
 
 __all__ = [
     "CHROMOSOMES",
     "CHROMOSOME_SIZES",
     "Chain",
+    "KnownRegions",
+    "RegionTable",
     "check_genome",
     "chromosome_ids",
     "genome_order",
     "get_ocrs",
     "liftover",
+    "load_region_table",
     "normalize_chromosomes",
+    "ocr_names",
     "overlaps",
     "parse_names",
     "read_chain",

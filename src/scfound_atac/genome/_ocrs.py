@@ -93,3 +93,8 @@ def refuse_duplicates(ocrs: pd.DataFrame) -> None:
             "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
         )
         raise ValueError(msg)
+
+
+def ocr_names(ocrs: pd.DataFrame) -> pd.Index:
+    """Names such as ``chr1:100-600`` of a table with ``chrom``, ``start`` and ``end``."""
+    return pd.Index(ocrs["chrom"].astype(str) + ":" + ocrs["start"].astype(str) + "-" + ocrs["end"].astype(str))

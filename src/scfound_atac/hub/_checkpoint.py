@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..genome import load_region_table
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..nn.chromfound import ChromFoundNet
+    from torch import nn
+
+    from ..genome import RegionTable
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
+REGIONS_FILE = "region_table.npz"
+LINEAR_MODELS = ("BiosamplePrior", "BiosampleMix")
 CHROMOSOME_VOCABULARY = ("pad", *(f"chr{i}" for i in range(1, 23)), "chrX", "chrY")
 # How the authors prepare a cell: total counts scaled, then log1p.
 DEFAULT_PREPARATION = {"target_sum": 1e4, "log1p": True}
@@ -30,7 +37,7 @@ class Checkpoint:
     Attributes
     ----------
     net
-        The network, in evaluation mode on CPU.
+        The network, in evaluation mode on CPU; None for the linear models.
     name
         Registry name or folder name.
     sha256
@@ -41,14 +48,27 @@ class Checkpoint:
         How a cell's counts are prepared: ``target_sum`` and ``log1p``.
     training
         What is recorded of the training run; empty if nothing is.
+    model_class
+        ``"ChromFound"``, ``"RegionSet"``, or one of the linear models `LINEAR_MODELS`.
+    mix
+        For models of region knowledge: size of the profile told by the regions beside the cell's own TF-IDF; None leaves TF-IDF out.
+    regions
+        The region table that the weights were trained with; None is the package's.
     """
 
-    net: ChromFoundNet
+    net: Any
     name: str
     sha256: str
     chromosomes: tuple[str, ...] = CHROMOSOME_VOCABULARY
     preparation: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_PREPARATION))
     training: Mapping[str, Any] = field(default_factory=dict)
+    model_class: str = "ChromFound"
+    mix: float | None = None
+    regions: Path | None = None
+
+    def region_table(self) -> RegionTable:
+        """The table that tells this model about regions."""
+        return load_region_table(self.regions)
 
     def chromosome_ids(self, chrom: np.ndarray) -> np.ndarray:
         """Vocabulary ids (n,) int64 of chromosome names (n,); -1 where the vocabulary has no such chromosome."""
@@ -63,12 +83,14 @@ def sha256_of(path: Path) -> str:
 
 
 def save(
-    net: ChromFoundNet,
+    net: nn.Module,
     folder: str | Path,
     *,
     chromosomes: tuple[str, ...] = CHROMOSOME_VOCABULARY,
     preparation: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    mix: float | None = None,
+    regions: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a network as ``model.safetensors`` and ``config.json``, the form that `scfound_atac.hub.load` opens.
@@ -85,6 +107,10 @@ def save(
         ``target_sum`` and ``log1p`` the network was trained with.
     training
         Facts about the training run, JSON-serialisable.
+    mix
+        See `Checkpoint`.
+    regions
+        Region table to put beside the weights, if they were trained with another than the package's.
     overwrite
         Replace weights that are already there.
 
@@ -99,6 +125,8 @@ def save(
     """
     from safetensors.torch import save_file
 
+    from ..nn.networks import model_class_of
+
     folder = Path(folder)
     if not overwrite and (folder / WEIGHTS_FILE).exists():
         msg = f"{folder / WEIGHTS_FILE} exists. Pass overwrite=True to replace it."
@@ -106,13 +134,17 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,
-        "model_class": "ChromFound",
-        "network": net.config.to_dict(),
+        "model_class": model_class_of(net),
+        "network": net.config.to_dict(),  # type: ignore[union-attr, operator]
         "chromosomes": list(chromosomes),
         "preparation": dict(preparation or DEFAULT_PREPARATION),
         "training": dict(training or {}),
     }
+    if mix is not None:
+        config["mix"] = mix
     text = json.dumps(config, indent=2) + "\n"  # before any file is touched: it fails on what JSON cannot hold
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS_FILE)
+    if regions is not None and regions.resolve() != (folder / REGIONS_FILE).resolve():
+        shutil.copyfile(regions, folder / REGIONS_FILE)
     (folder / CONFIG_FILE).write_text(text)
     return folder

@@ -8,15 +8,23 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._checkpoint import CONFIG_FILE, FORMAT_VERSION, WEIGHTS_FILE, Checkpoint, save, sha256_of
+from ..genome._regions import bundled_table
+from ._checkpoint import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    LINEAR_MODELS,
+    REGIONS_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    save,
+    sha256_of,
+)
 from ._convert import chromfound_config, chromfound_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from ..nn.chromfound import ChromFoundConfig, ChromFoundNet
+    from torch import Tensor, nn
 
 RELEASED_WEIGHTS = "model.pt"
 RELEASED_CONFIG = "chromfd_pretrain.yaml"
@@ -105,7 +113,7 @@ def convert(released: str | Path, destination: str | Path, *, overwrite: bool = 
 
 
 def _load_folder(folder: Path, name: str) -> Checkpoint:
-    if (folder / WEIGHTS_FILE).is_file():
+    if (folder / WEIGHTS_FILE).is_file() or _is_linear(folder):
         return _load_ours(folder, name)
     if (folder / RELEASED_WEIGHTS).is_file():
         return _load_released(folder, name)
@@ -123,38 +131,72 @@ def _require(folder: Path, *names: str) -> None:
         raise FileNotFoundError(msg)
 
 
+def _is_linear(folder: Path) -> bool:
+    """Whether a folder without weights describes a model that needs none."""
+    path = folder / CONFIG_FILE
+    return path.is_file() and _read_config(path).get("model_class") in LINEAR_MODELS
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text())
+        is_newer = config["format_version"] > FORMAT_VERSION
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise _not_a_configuration(path, error) from error
+    if is_newer:
+        msg = f"{path.parent} was written by a newer version (format {config['format_version']}); run `pip install -U scfound-atac`."
+        raise ValueError(msg)
+    return config
+
+
+def _not_a_configuration(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a model configuration ({error}). Fetch or save the model again.")
+
+
 def _load_ours(folder: Path, name: str) -> Checkpoint:
+    _require(folder, CONFIG_FILE)
+    path = folder / CONFIG_FILE
+    config = _read_config(path)
+    regions = folder / REGIONS_FILE if (folder / REGIONS_FILE).is_file() else None
+    try:
+        model_class = config.get("model_class", "ChromFound")
+        shared = {
+            "name": name,
+            "chromosomes": tuple(config["chromosomes"]),
+            "preparation": config["preparation"],
+            "training": config.get("training", {}),
+            "model_class": model_class,
+            "mix": config.get("mix"),
+            "regions": regions,
+        }
+        if model_class in LINEAR_MODELS:
+            return Checkpoint(net=None, sha256=sha256_of(regions or bundled_table()), **shared)
+        network = _network_config(model_class, config["network"])
+    except (KeyError, TypeError) as error:
+        raise _not_a_configuration(path, error) from error
+    if model_class == "ChromFound":
+        _check_vocabulary(path, shared["chromosomes"], network)
+    state = _read_weights(folder / WEIGHTS_FILE)
+    net = _build(model_class, network, state, folder / WEIGHTS_FILE)
+    return Checkpoint(net=net, sha256=sha256_of(folder / WEIGHTS_FILE), **shared)
+
+
+def _network_config(model_class: str, sizes: Mapping[str, Any]) -> Any:
+    from ..nn.networks import MODEL_CLASSES, NETWORKS
+
+    config_class, _ = NETWORKS[MODEL_CLASSES[model_class]]
+    return config_class(**sizes)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from ..nn.chromfound import ChromFoundConfig
-
-    _require(folder, CONFIG_FILE)
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        version = config["format_version"]
-        if version > FORMAT_VERSION:
-            msg = f"{folder} was written by a newer version (format {version}); run `pip install -U scfound-atac`."
-            raise ValueError(msg)
-        network = ChromFoundConfig(**config["network"])
-        chromosomes, preparation = tuple(config["chromosomes"]), config["preparation"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        msg = f"{folder / CONFIG_FILE} is not a model configuration ({error}). Fetch or save the model again."
-        raise ValueError(msg) from error
-    _check_vocabulary(folder / CONFIG_FILE, chromosomes, network)
-    try:
-        state = load_file(folder / WEIGHTS_FILE)
+        return load_file(path)
     except SafetensorError as error:
-        msg = f"{folder / WEIGHTS_FILE} is damaged ({error}). Fetch or save the model again."
+        msg = f"{path} is damaged ({error}). Fetch or save the model again."
         raise ValueError(msg) from error
-    return Checkpoint(
-        net=_build(network, state, folder / WEIGHTS_FILE),
-        name=name,
-        sha256=sha256_of(folder / WEIGHTS_FILE),
-        chromosomes=chromosomes,
-        preparation=preparation,
-        training=config.get("training", {}),
-    )
 
 
 def _load_released(folder: Path, name: str) -> Checkpoint:
@@ -173,7 +215,8 @@ def _load_released(folder: Path, name: str) -> Checkpoint:
         msg = f"{folder} is not in the authors' released form: {error}"
         raise ValueError(msg) from error
     _check_vocabulary(folder / RELEASED_VOCABULARY, chromosomes, network)
-    return Checkpoint(net=_build(network, state, path), name=name, sha256=sha256_of(path), chromosomes=chromosomes)
+    net = _build("ChromFound", network, state, path)
+    return Checkpoint(net=net, name=name, sha256=sha256_of(path), chromosomes=chromosomes)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -208,16 +251,17 @@ def _read_yaml(path: Path) -> Any:
         raise ValueError(msg) from error
 
 
-def _check_vocabulary(path: Path, chromosomes: tuple[str, ...], config: ChromFoundConfig) -> None:
+def _check_vocabulary(path: Path, chromosomes: tuple[str, ...], config: Any) -> None:
     if len(chromosomes) != config.n_chromosomes:
         msg = f"{path} lists {len(chromosomes)} chromosomes, the weights hold {config.n_chromosomes}."
         raise ValueError(msg)
 
 
-def _build(config: ChromFoundConfig, state: Mapping[str, Tensor], path: Path) -> ChromFoundNet:
-    from ..nn.chromfound import ChromFoundNet
+def _build(model_class: str, config: Any, state: Mapping[str, Tensor], path: Path) -> nn.Module:
+    from ..nn.networks import MODEL_CLASSES, NETWORKS
 
-    net = ChromFoundNet(config)
+    _, network_class = NETWORKS[MODEL_CLASSES[model_class]]
+    net = network_class(config)
     tensors: dict[str, Any] = {key: tensor.float() for key, tensor in state.items()}
     try:
         net.load_state_dict(tensors)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .._logging import logger
+from ..data._factors import region_factors
 from ..genome import genome_order
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ def resolve_device(device: str | torch.device) -> torch.device:
         msg = f"device={device!r}, but torch sees no CUDA GPU. Use device='auto' or 'cpu', or install a CUDA build of torch."
         raise ValueError(msg)
     return resolved
+
+
+def check_options(precision: str, batch_size: object) -> None:
+    """Refuse an unknown precision or an impossible batch size.
+
+    Raises
+    ------
+    ValueError
+        If one of them is that.
+    """
+    if precision not in PRECISIONS:
+        msg = f"Unknown precision {precision!r}; use one of {PRECISIONS}."
+        raise ValueError(msg)
+    if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
+        msg = f"batch_size must be a positive integer or 'auto', got {batch_size!r}."
+        raise ValueError(msg)
 
 
 class Runner:
@@ -102,21 +119,18 @@ class Runner:
         if pooling not in POOLINGS:
             msg = f"Unknown pooling {pooling!r}; use one of {POOLINGS}."
             raise ValueError(msg)
-        if precision not in PRECISIONS:
-            msg = f"Unknown precision {precision!r}; use one of {PRECISIONS}."
-            raise ValueError(msg)
-        if batch_size != "auto" and (not isinstance(batch_size, int | np.integer) or batch_size < 1):
-            msg = f"batch_size must be a positive integer or 'auto', got {batch_size!r}."
-            raise ValueError(msg)
+        check_options(precision, batch_size)
         self.device = resolve_device(device)
         self.pooling = pooling
         chromosome = checkpoint.chromosome_ids(ocrs["chrom"].to_numpy())
-        self.order = _known_in_genome_order(ocrs, chromosome)
+        self.order = known_in_genome_order(ocrs, chromosome)
         self.n_ocrs = len(self.order)
         self._rank = np.full(len(ocrs), -1, dtype=np.int64)  # column of the input -> place in genome order
         self._rank[self.order] = np.arange(self.n_ocrs)
         self.net = checkpoint.net.to(self.device).eval()
-        columns = (chromosome, ocrs["start"].to_numpy(), ocrs["end"].to_numpy())
+        columns = [chromosome, ocrs["start"].to_numpy(), ocrs["end"].to_numpy()]
+        if n_factors := self.net.config.n_factors:
+            columns.append(region_factors(ocrs, n_factors, checkpoint.region_table()))
         with torch.inference_mode():
             self._ocrs = self.net.embed_ocrs(*(torch.from_numpy(x[self.order]).to(self.device) for x in columns))
         self.bf16: bool | None = {"fp32": False, "bf16": True, "auto": None}[precision]
@@ -191,7 +205,14 @@ class Runner:
         return agreement >= _BF16_AGREEMENT
 
 
-def _known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) -> NDArray[np.int64]:
+def known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Columns in genome order without those on chromosomes that the model does not know (ids below 1), which are warned of.
+
+    Raises
+    ------
+    ValueError
+        If it knows none.
+    """
     order = genome_order(ocrs)
     order = order[chromosome[order] > 0]
     n_left_out = len(ocrs) - len(order)

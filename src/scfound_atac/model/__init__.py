@@ -1,7 +1,28 @@
-"""Model classes in the manner of scvi-tools: setup_anndata, train, get_..., save, load."""
+"""Model classes in the manner of scvi-tools: setup_anndata, train, get_..., save, load; and pretraining over a corpus.
+
+Loaded when first used: pretraining does without scvi-tools, whose import takes seconds on every process of a cluster.
+"""
 
 from __future__ import annotations
 
-from ._chromfound import ChromFound
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ChromFound"]
+if TYPE_CHECKING:
+    from ._chromfound import ChromFound
+    from ._pretrain import pretrain
+
+__all__ = ["ChromFound", "pretrain"]
+
+_MODULES = {"ChromFound": "._chromfound", "pretrain": "._pretrain"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

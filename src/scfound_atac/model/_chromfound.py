@@ -18,6 +18,7 @@ from .. import __version__
 from .._anndata import check_values, count_kind, get_matrix
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
+from ..data._factors import region_factors
 from ..data._training import CellDataModule
 from ..genome import check_genome, get_ocrs
 from ..genome._ocrs import refuse_duplicates
@@ -50,7 +51,8 @@ class ChromFound(BaseModelClass):
     adata
         Registered with `setup_anndata`.
     config
-        Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None.
+        Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None. With
+        ``n_factors=32`` the network is told what is known of each region (`scfound_atac.genome.load_region_table`).
     checkpoint
         Start from this pretrained network instead; see also `from_pretrained`.
     seed
@@ -88,11 +90,13 @@ class ChromFound(BaseModelClass):
         self._checkpoint = checkpoint
         ocrs = get_ocrs(self.adata.var)
         order = Runner(checkpoint, ocrs, device="cpu", batch_size=1).order
-        columns = (
+        columns = [
             checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()),
             ocrs["start"].to_numpy(),
             ocrs["end"].to_numpy(),
-        )
+        ]
+        if n_factors := checkpoint.net.config.n_factors:
+            columns.append(region_factors(ocrs, n_factors, checkpoint.region_table()))
         self.module = ChromFoundModule(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
         self._order = order
         n_parameters = sum(p.numel() for p in checkpoint.net.parameters())

@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 
 
 class ChromFoundModule(BaseModuleClass):
-    """`ChromFoundNet` with the coordinates of one OCR set in genome order."""
+    """`ChromFoundNet` with the coordinates of one OCR set in genome order, and the regions' factors if the network uses them."""
 
-    def __init__(self, net: ChromFoundNet, chromosome: Tensor, start: Tensor, end: Tensor) -> None:
+    def __init__(
+        self, net: ChromFoundNet, chromosome: Tensor, start: Tensor, end: Tensor, factors: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.net = net
-        for name, tensor in (("chromosome", chromosome), ("start", start), ("end", end)):
+        for name, tensor in (("chromosome", chromosome), ("start", start), ("end", end), ("factors", factors)):
             self.register_buffer(name, tensor, persistent=False)
 
     def inference(self, value: Tensor, first: int = 0) -> dict[str, Tensor]:
         """Hidden states (B, L, D)."""
         crop = slice(first, first + value.shape[1])
-        ocrs = self.net.embed_ocrs(self.chromosome[crop], self.start[crop], self.end[crop])
+        factors = None if self.factors is None else self.factors[crop]
+        ocrs = self.net.embed_ocrs(self.chromosome[crop], self.start[crop], self.end[crop], factors)
         return {"hidden": self.net(value, ocrs)}
 
     def generative(self, hidden: Tensor) -> dict[str, Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 
-from ..data._masking import mask_values
+from ..nn.masking import mask_values
+from ._schedule import warmup_cosine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,12 +82,9 @@ class MaskedTrainingPlan(pl.LightningModule):
         """AdamW with warm-up and cosine decay over the whole run."""
         optimizer = torch.optim.AdamW(self.module.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         n_steps = int(self.trainer.estimated_stepping_batches)
-        warmup = min(self.n_warmup_steps, max(1, n_steps // 10))
 
         def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, n_steps - warmup))))
+            return warmup_cosine(step, self.n_warmup_steps, n_steps)
 
         scheduler: LambdaLR = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .chromfound import ChromFoundConfig, ChromFoundNet
+from .region_set import RegionSetConfig, RegionSetNet
 from .selective_scan import selective_scan
 
-__all__ = ["ChromFoundConfig", "ChromFoundNet", "selective_scan"]
+__all__ = ["ChromFoundConfig", "ChromFoundNet", "RegionSetConfig", "RegionSetNet", "selective_scan"]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .selective_scan import selective_scan
 from .window_attention import WindowAttention
@@ -49,6 +50,8 @@ class ChromFoundConfig:
     n_chromosomes: int = 25
     position_temperature: float = 100_000.0
     dropout: float = 0.1
+    n_factors: int = 0
+    """Factors known of each region beside its coordinates; 0, as in the released weights, for none."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -68,6 +71,9 @@ class ChromFoundConfig:
                 raise ValueError(msg)
         if self.d_model % self.n_heads or self.d_model % 2:
             msg = f"d_model ({self.d_model}) must be even and divisible by n_heads ({self.n_heads})."
+            raise ValueError(msg)
+        if self.n_factors < 0:
+            msg = f"n_factors must not be negative, got {self.n_factors}."
             raise ValueError(msg)
         if not 0 <= self.shift_size < self.window_size:
             msg = f"shift_size ({self.shift_size}) must lie in [0, window_size = {self.window_size})."
@@ -187,8 +193,14 @@ class EncoderLayer(nn.Module):
 class ChromFoundNet(nn.Module):
     """Accessibility of all OCRs of a cell -> hidden states and reconstructed accessibility.
 
-    The OCR part of a token (chromosome, start, end) is the same for all cells of an OCR set: compute it once with
+    The OCR part of a token (chromosome, start, end, factors) is the same for all cells of an OCR set: compute it once with
     `embed_ocrs` and pass it to every batch.
+
+    Attributes
+    ----------
+    checkpoint_activations
+        While training, keep the input of each encoder layer alone and compute the rest again in the backward pass: about a third
+        more time for a fraction of the memory. False at first.
     """
 
     def __init__(self, config: ChromFoundConfig | None = None) -> None:
@@ -196,17 +208,30 @@ class ChromFoundNet(nn.Module):
         self.config = config = config or ChromFoundConfig()
         self.value_embedding = nn.Linear(1, config.d_model)
         self.chromosome_embedding = nn.Embedding(config.n_chromosomes, config.d_model, padding_idx=0)
+        if config.n_factors:
+            self.region_projection = nn.Linear(config.n_factors, config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model)
         self.decoder = nn.Linear(config.d_model, 1)
+        self.checkpoint_activations = False
 
-    def embed_ocrs(self, chromosome: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        """Chromosome plus position embedding of an OCR set (section 3.1): three times (L,) -> (L, D).
+    def embed_ocrs(self, chromosome: Tensor, start: Tensor, end: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Chromosome plus position embedding of an OCR set (section 3.1), and what is known of its regions: (L, D).
 
-        `chromosome` holds vocabulary ids (0 = unknown, 1..22, 23 = X, 24 = Y); positions are GRCh38, 0-based half-open, in bases.
+        `chromosome` (L,) holds vocabulary ids (0 = unknown, 1..22, 23 = X, 24 = Y); `start` and `end` (L,) are GRCh38, 0-based
+        half-open, in bases. A network with region knowledge (``config.n_factors > 0``; not in the paper) adds a linear projection of
+        the regions' `factors` (L, n_factors), zeros where nothing is known; other networks ignore them.
         """
-        return self.chromosome_embedding(chromosome) + self._sinusoids(start) + self._sinusoids(end)
+        ocrs = self.chromosome_embedding(chromosome) + self._sinusoids(start) + self._sinusoids(end)
+        n_factors = self.config.n_factors
+        if not n_factors:
+            return ocrs
+        if factors is None or factors.shape != (len(start), n_factors):
+            found = "none" if factors is None else f"shape {tuple(factors.shape)}"
+            msg = f"This network needs region factors of shape ({len(start)}, {n_factors}), got {found}."
+            raise ValueError(msg)
+        return ocrs + self.region_projection(factors)
 
     def _sinusoids(self, position: Tensor) -> Tensor:  # (L,) -> (L, D)
         i = torch.arange(0, self.config.d_model, 2, device=position.device, dtype=torch.float32)
@@ -223,12 +248,24 @@ class ChromFoundNet(nn.Module):
             if _cpu_kernels.supports(self, residual):
                 return _cpu_kernels.encode(self, residual)  # the same layers, about five times faster
         for layer in self.layers:
-            residual = residual + layer(residual)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                residual = residual + checkpoint(layer, residual, use_reentrant=False)
+            else:
+                residual = residual + layer(residual)
         return self.norm(residual)
 
     def reconstruct(self, hidden: Tensor) -> Tensor:
         """Decode accessibility from hidden states: (B, L, D) -> (B, L)."""
         return self.decoder(hidden).squeeze(-1)
+
+    def predict(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """Accessibility of every OCR, a logit if the objective was a Bernoulli likelihood: (B, L), (L, D) -> (B, L)."""
+        return self.reconstruct(self(value, ocrs))
+
+    def cell_vector(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """One vector of fixed size per cell, the hidden states of its open OCRs weighted by their values: (B, L), (L, D) -> (B, D)."""
+        weighted = torch.einsum("bl,bld->bd", value, self(value, ocrs))
+        return weighted / value.sum(1, keepdim=True).clamp(min=1e-6)
 
     @staticmethod
     def pool(hidden: Tensor) -> Tensor:

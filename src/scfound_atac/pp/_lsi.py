@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import get_atac
+from ..data._tfidf import inverse_document_frequency, tfidf
 from ._counts import read_counts
 
 if TYPE_CHECKING:
@@ -81,12 +82,7 @@ def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.fl
     total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if not total.any():
         return np.zeros((n_cells, 1), dtype=np.float32)
-    idf = n_cells / (1.0 + counts.getnnz(axis=0))
-    weighted = counts.astype(np.float32, copy=True)
-    scale = np.divide(1e4, total, out=np.zeros_like(total), where=total > 0)
-    weighted.data = np.log1p(
-        weighted.data * np.repeat(scale, np.diff(weighted.indptr)) * idf[weighted.indices], dtype=np.float32
-    )
+    weighted = tfidf(counts, inverse_document_frequency(counts))
     # one more than asked for: usually the first shows depth
     svd = TruncatedSVD(min(n_components + 1, n_cells - 1, n_ocrs - 1), random_state=seed)
     embedding = svd.fit_transform(weighted).astype(np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,8 +15,9 @@ from .._keys import embedding_keys
 from .._logging import logger
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
-from ..genome import check_genome, get_ocrs
+from ..genome import check_genome, get_ocrs, ocr_names
 from ..genome._ocrs import refuse_duplicates
+from ..hub._checkpoint import DEFAULT_PREPARATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from .._keys import EmbeddingKeys
     from ..hub import Checkpoint
     from ..inference import Basis, Embedding
-    from ..inference._runner import Pooling, Precision
+    from ..inference._runner import Precision
 
 DEFAULT_MODEL = "chromfound-bmmc"
 _METHOD = "chromfound"
@@ -40,8 +42,8 @@ def embed(
     *,
     model: str | Path | Checkpoint = DEFAULT_MODEL,
     layer: str | None = None,
-    recipe: Literal["chromfound"] | Mapping[str, Any] | None = "chromfound",
-    pooling: Pooling = "hidden_mean",
+    recipe: Literal["auto", "chromfound"] | Mapping[str, Any] | None = "auto",
+    pooling: Literal["auto", "hidden_mean", "mixture", "profile", "reconstruction"] = "auto",
     n_components: int | None = 50,
     basis: AnnData | MuData | None = None,
     n_fit_cells: int = 20_000,
@@ -151,27 +153,25 @@ def embed(
     preparation = _preparation(recipe, checkpoint)
     where = f"layers[{layer!r}]" if layer else "X"
     _check_all_values(matrix, where)
-    if preparation is not None:
+    if recipe is not None:
         _refuse_normalised(matrix, where)
 
-    from ..inference import Runner, embed_matrix
-
-    runner = Runner(checkpoint, ocrs, pooling=pooling, device=device, precision=precision, batch_size=batch_size)
-    order = runner.order
-    fitted = (
-        None
-        if basis is None
-        else _read_basis(get_atac(basis, modality), keys.uns, checkpoint, pooling, preparation, ocrs, order)
-    )
-    result = embed_matrix(
-        matrix,
-        runner,
-        prepare=_as_is if preparation is None else partial(prepare_rows, **preparation),
+    task = _Task(
+        matrix=matrix,
+        checkpoint=checkpoint,
+        ocrs=ocrs,
+        pooling=_pooling(pooling, checkpoint, n_components),
+        preparation=preparation,
         n_components=n_components,
         fit_rows=_fit_rows(source.obs_names, n_fit_cells, seed),
-        basis=fitted,
-        progress=settings.progress_bar,
+        basis=None if basis is None else get_atac(basis, modality),
+        keys=keys,
+        seed=seed,
     )
+    run = {"hidden_mean": _run_network, "mixture": _run_mixture}.get(task.pooling, _run_profiles)
+    if checkpoint.model_class == "ChromFound":
+        run = _run_network
+    outcome = run(task, device=device, precision=precision, batch_size=batch_size)
 
     params = {
         "model": checkpoint.name,
@@ -179,18 +179,161 @@ def embed(
         "version": __version__,
         "recipe": json.dumps(preparation),
         "layer": layer or "X",
-        "pooling": pooling,
-        "n_components": 0 if n_components is None else result.vectors.shape[1],
+        "pooling": task.pooling,
+        "n_components": 0 if n_components is None else outcome.embedding.vectors.shape[1],
         "seed": seed,
-        "device": str(runner.device),
-        "precision": "bf16" if runner.bf16 else "fp32",
-        "n_ocrs_used": len(order),
+        "n_ocrs_used": len(outcome.order),
+        **outcome.params,
     }
     if copy:
         adata = adata.copy()
-    _write(get_atac(adata, modality), result, order, keys, params)
+    _write(get_atac(adata, modality), outcome, keys, params)
     logger.info("added obsm[%r], uns[%r]", keys.obsm, keys.uns)
     return adata if copy else None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be embedded, checked."""
+
+    matrix: Any
+    checkpoint: Checkpoint
+    ocrs: pd.DataFrame
+    pooling: str
+    preparation: dict[str, Any] | None
+    n_components: int | None
+    fit_rows: NDArray[np.int64]
+    basis: AnnData | None
+    keys: EmbeddingKeys
+    seed: int
+
+    def prepare(self, rows: csr_matrix) -> csr_matrix:
+        return rows if self.preparation is None else prepare_rows(rows, **self.preparation)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What is to be written: axes refer to the columns `order`."""
+
+    embedding: Embedding
+    order: NDArray[np.int64]
+    params: dict[str, Any]
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
+def _run_network(task: _Task, *, device: str, precision: Precision, batch_size: int | Literal["auto"]) -> _Outcome:
+    """Every OCR of a cell through a network, one vector entry per OCR."""
+    from ..inference import Runner, embed_matrix
+
+    runner = Runner(
+        task.checkpoint,
+        task.ocrs,
+        pooling=task.pooling,  # type: ignore[arg-type]
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+    )
+    basis = None if task.basis is None else _read_basis(task, task.basis, runner.order)
+    embedding = embed_matrix(
+        task.matrix,
+        runner,
+        prepare=task.prepare,
+        n_components=task.n_components,
+        fit_rows=task.fit_rows,
+        basis=basis,
+        progress=settings.progress_bar,
+    )
+    params = {"device": str(runner.device), "precision": "bf16" if runner.bf16 else "fp32"}
+    return _Outcome(embedding, runner.order, params)
+
+
+def _regions_only(task: _Task, device: str, precision: str, batch_size: object) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Columns in genome order and which take part, for models of region knowledge.
+
+    A CPU is enough for them: device, precision and batch size are checked and have no say.
+    """
+    from ..inference._runner import check_options, known_in_genome_order, resolve_device
+
+    check_options(precision, batch_size)
+    resolve_device(device)
+    order = known_in_genome_order(task.ocrs, task.checkpoint.chromosome_ids(task.ocrs["chrom"].to_numpy()))
+    kept = np.zeros(len(task.ocrs), dtype=bool)
+    kept[order] = True
+    return order, kept
+
+
+def _run_mixture(task: _Task, *, device: str, precision: Precision, batch_size: int | Literal["auto"]) -> _Outcome:
+    """Spectral components of the counts beside the cell vectors of a network that reads the open regions."""
+    from ..inference import Basis, Embedding, MixtureBasis, cell_reader, embed_mixture
+
+    order, kept = _regions_only(task, device, precision, batch_size)
+    basis = None
+    if task.basis is not None:
+        axes = _read_basis(task, task.basis, order)
+        saved = task.basis.uns[task.keys.uns]
+        basis = MixtureBasis(
+            _read_idf(saved, task.ocrs), _whole(axes.components, order, len(kept)), saved["rotation"], saved["shift"]
+        )
+    vectors, basis, variance_ratio = embed_mixture(
+        task.matrix,
+        cell_reader(task.checkpoint, task.ocrs),
+        prepare=task.prepare,
+        mix=1.0 if task.checkpoint.mix is None else task.checkpoint.mix,
+        kept=kept,
+        n_components=task.n_components or 0,
+        fit_rows=task.fit_rows,
+        basis=basis,
+        seed=task.seed,
+        progress=settings.progress_bar,
+    )
+    axes = Basis(basis.axes[order], np.zeros(len(order), dtype=np.float32))
+    tables = {"idf": _idf_table(basis.idf, task.ocrs), "rotation": basis.rotation, "shift": basis.shift}
+    params = {"device": "cpu", "precision": "fp32"}
+    return _Outcome(Embedding(vectors, axes, variance_ratio), order, params, tables)
+
+
+def _run_profiles(task: _Task, *, device: str, precision: Precision, batch_size: int | Literal["auto"]) -> _Outcome:
+    """TF-IDF and what is known of the open regions as one profile over the OCRs."""
+    from ..inference import Basis, ProfileSpace, cell_reader, embed_profiles
+
+    order, kept = _regions_only(task, device, precision, batch_size)
+    is_reconstruction = task.pooling == "reconstruction"
+    basis = space = None
+    if task.basis is not None:
+        axes = _read_basis(task, task.basis, order)
+        basis = Basis(_whole(axes.components, order, len(kept)), _whole(axes.mean, order, len(kept)))
+        saved = task.basis.uns[task.keys.uns]
+        weights = (float(saved["params"][name]) for name in ("signal", "knowledge"))
+        space = ProfileSpace(_read_idf(saved, task.ocrs), *weights)
+    embedding, space = embed_profiles(
+        task.matrix,
+        cell_reader(task.checkpoint, task.ocrs, reconstruction=is_reconstruction),
+        prepare=task.prepare,
+        mix=None if is_reconstruction else task.checkpoint.mix,
+        kept=kept,
+        n_components=task.n_components,
+        fit_rows=task.fit_rows,
+        basis=basis,
+        space=space,
+        seed=task.seed,
+        progress=settings.progress_bar,
+    )
+    if embedding.basis is not None:
+        fitted = embedding.basis
+        embedding = replace(embedding, basis=Basis(fitted.components[order], fitted.mean[order]))
+    else:
+        embedding = replace(embedding, vectors=embedding.vectors[:, order])
+    params = {"device": "cpu", "precision": "fp32", "signal": space.signal, "knowledge": space.knowledge}
+    return _Outcome(embedding, order, params, {"idf": _idf_table(space.idf, task.ocrs)})
+
+
+def _idf_table(idf: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
+    """Weights by the names of their OCRs, so that they can lie in ``uns``, which is not sorted with ``var``."""
+    return pd.DataFrame({"idf": idf}, index=ocr_names(ocrs))
+
+
+def _read_idf(saved: Mapping[str, Any], ocrs: pd.DataFrame) -> NDArray[np.float32]:
+    return saved["idf"]["idf"].reindex(ocr_names(ocrs)).fillna(0).to_numpy(dtype=np.float32)
 
 
 def _checked_ocrs(adata: AnnData, genome: str | None) -> pd.DataFrame:
@@ -208,24 +351,36 @@ def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
 
 def _preparation(recipe: str | Mapping[str, Any] | None, checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Arguments for `prepare_rows`, or None to feed the matrix as it is."""
-    if recipe is None:
+    is_network = checkpoint.model_class == "ChromFound"
+    if recipe is None or (recipe == "auto" and not is_network):
         return None
-    if recipe == "chromfound":
-        return dict(checkpoint.preparation)
+    if recipe in ("auto", "chromfound"):
+        return dict(checkpoint.preparation if is_network else DEFAULT_PREPARATION)
     if isinstance(recipe, str) or not set(recipe) <= {"target_sum", "log1p"}:
-        msg = f"recipe={recipe!r} is not known: use 'chromfound', a mapping with 'target_sum' and/or 'log1p', or None."
+        msg = f"recipe={recipe!r} is not known: use 'auto', 'chromfound', a mapping with 'target_sum' and/or 'log1p', or None."
         raise ValueError(msg)
-    return {**checkpoint.preparation, **recipe}
+    return {**(checkpoint.preparation if is_network else {"target_sum": None, "log1p": False}), **recipe}
 
 
-def _as_is(rows: csr_matrix) -> csr_matrix:
-    return rows
+def _pooling(pooling: str, checkpoint: Checkpoint, n_components: int | None) -> str:
+    """What is read from the model; each kind of model has its own."""
+    by_class = {"ChromFound": ("hidden_mean", "reconstruction"), "RegionSet": ("mixture", "reconstruction")}
+    known = by_class.get(checkpoint.model_class, ("profile",))
+    if pooling == "auto":
+        return known[0] if n_components is not None or known[0] != "mixture" else "reconstruction"
+    if pooling not in known:
+        msg = f"Unknown pooling {pooling!r} for model {checkpoint.name!r}; use 'auto' or one of {known}."
+        raise ValueError(msg)
+    if pooling == "mixture" and n_components is None:
+        msg = "A mixture has no vector of one number per OCR. Set n_components, or pooling='reconstruction' for the predicted profile."
+        raise ValueError(msg)
+    return pooling
 
 
 def _refuse_normalised(matrix: Any, where: str) -> None:
     if count_kind(matrix) == "normalised":
         msg = (
-            f"{where} holds values that are not whole numbers, so it is already normalised, and recipe='chromfound' would do it again. "
+            f"{where} holds values that are not whole numbers, so it is already normalised, and this model prepares counts by itself. "
             "Pass recipe=None to feed it as it is, or layer= a layer with counts."
         )
         raise ValueError(msg)
@@ -254,32 +409,34 @@ def _fit_rows(names: pd.Index, n: int, seed: int) -> NDArray[np.int64]:
     return np.sort(np.argsort(hashed, kind="stable")[:n])
 
 
-def _read_basis(
-    reference: AnnData,
-    key: str,
-    checkpoint: Checkpoint,
-    pooling: str,
-    preparation: Mapping[str, Any] | None,
-    ocrs: pd.DataFrame,
-    order: NDArray[np.int64],
-) -> Basis:
-    """The reference's axes in genome order, after checking that they belong to this model and these OCRs."""
+def _read_basis(task: _Task, reference: AnnData, order: NDArray[np.int64]) -> Basis:
+    """The reference's axes in the task's genome order, after checking that they belong to this model and these OCRs."""
     from ..inference import Basis
 
-    pcs, mean = f"{key}_pcs", f"{key}_mean"
+    pcs, mean, key = task.keys.pcs, task.keys.mean, task.keys.uns
     if pcs not in reference.varm or mean not in reference.varm or key not in reference.uns:
         msg = f"basis has no varm[{pcs!r}]: run sfa.tl.embed(basis) first, with the same key_added and n_components not None."
         raise KeyError(msg)
     theirs = reference.uns[key]["params"]
-    ours = {"weights_sha256": checkpoint.sha256, "pooling": pooling, "recipe": json.dumps(preparation)}
+    ours = {
+        "weights_sha256": task.checkpoint.sha256,
+        "pooling": task.pooling,
+        "recipe": json.dumps(task.preparation),
+    }
     for name, value in ours.items():
         if theirs[name] != value:
             msg = f"basis was embedded with {name}={theirs[name]!r}, this call has {value!r}; use the same model, pooling and recipe."
             raise ValueError(msg)
-    here = pd.MultiIndex.from_frame(ocrs[["chrom", "start", "end"]].iloc[order])
+    place = _place_in_basis(task, reference, order)
+    return Basis(components=np.asarray(reference.varm[pcs])[place], mean=np.asarray(reference.varm[mean])[place, 0])
+
+
+def _place_in_basis(task: _Task, reference: AnnData, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the reference's OCRs that are the task's OCRs `order`; a ValueError if the sets differ."""
+    here = pd.MultiIndex.from_frame(task.ocrs[["chrom", "start", "end"]].iloc[order])
     there = pd.MultiIndex.from_frame(get_ocrs(reference.var)[["chrom", "start", "end"]])
     place = there.get_indexer(here)
-    n_used = int(theirs["n_ocrs_used"])
+    n_used = int(reference.uns[task.keys.uns]["params"]["n_ocrs_used"])
     if (place < 0).any() or len(here) != n_used:
         missing = ", ".join(f"{c}:{s}-{e}" for c, s, e in here[place < 0][:3])
         msg = (
@@ -287,26 +444,31 @@ def _read_basis(
             f"{': ' + missing if missing else ''}). Bring the query to the reference's OCRs with sfa.pp.map_ocrs(adata, basis)."
         )
         raise ValueError(msg)
-    return Basis(components=np.asarray(reference.varm[pcs])[place], mean=np.asarray(reference.varm[mean])[place, 0])
+    return place
 
 
-def _write(adata: AnnData, result: Embedding, order: NDArray[np.int64], keys: Any, params: dict[str, Any]) -> None:
+def _whole(values: NDArray[np.float32], order: NDArray[np.int64], n_vars: int) -> NDArray[np.float32]:
+    """Values of the OCRs `order` (len(order), ...) as rows of all OCRs, zero elsewhere."""
+    whole = np.zeros((n_vars, *values.shape[1:]), dtype=np.float32)
+    whole[order] = values
+    return whole
+
+
+def _write(adata: AnnData, outcome: _Outcome, keys: EmbeddingKeys, params: dict[str, Any]) -> None:
+    result, order = outcome.embedding, outcome.order
+    record: dict[str, Any] = {"params": params}
+    for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
+        adata.varm.pop(stale, None)
     if result.basis is None:
         whole = np.zeros((adata.n_obs, adata.n_vars), dtype=np.float32)
         whole[:, order] = result.vectors
         adata.obsm[keys.obsm] = whole
-        for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
-            adata.varm.pop(stale, None)
-        adata.uns[keys.uns] = {"params": params}
+        adata.uns[keys.uns] = record
         return
-    pcs = np.zeros((adata.n_vars, result.basis.components.shape[1]), dtype=np.float32)
-    pcs[order] = result.basis.components
-    mean = np.zeros((adata.n_vars, 1), dtype=np.float32)
-    mean[order, 0] = result.basis.mean
-    record: dict[str, Any] = {"params": params}
     if result.variance_ratio is not None:
         record["variance_ratio"] = result.variance_ratio
     adata.obsm[keys.obsm] = result.vectors
-    adata.varm[keys.pcs] = pcs
-    adata.varm[keys.mean] = mean
+    adata.varm[keys.pcs] = _whole(result.basis.components, order, adata.n_vars)
+    adata.varm[keys.mean] = _whole(result.basis.mean[:, None], order, adata.n_vars)
+    record |= outcome.tables
     adata.uns[keys.uns] = record

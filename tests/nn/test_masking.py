@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scfound_atac.data._masking import mask_values
+from scfound_atac.nn.masking import mask_values
 
 
 def cells(n_cells: int = 6, length: int = 20_000) -> torch.Tensor:

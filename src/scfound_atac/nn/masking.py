@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 def mask_values(
-    value: Tensor, *, mask_ratio: float = 0.15, generator: torch.Generator | None = None
+    value: Tensor, *, mask_ratio: float = 0.15, generator: Generator | Sequence[Generator] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Corrupt a share of the closed and of the open OCRs of each cell.
 
@@ -25,19 +26,25 @@ def mask_values(
     mask_ratio
         Expected share of positions replaced, among zeros and among non-zeros.
     generator
-        Source of randomness, on the device of `value`.
+        Source of randomness, on the device of `value`; or one per cell, so that a cell's mask does not depend on its neighbours.
 
     Returns
     -------
     Corrupted values (B, L), and the mask (B, L) that is True where a value was replaced.
     """
-    draw = torch.rand(value.shape, generator=generator, device=value.device)
+    draw = _uniform(value, generator)
     is_open = value > 0
     n_open = is_open.sum(1)
     mask = (draw < mask_ratio) & (n_open > 0)[:, None]
     # Open values of each cell packed to the left, so that a random column below n_open is a random open value.
     packed = torch.gather(value, 1, torch.argsort(is_open.int(), dim=1, descending=True, stable=True))
-    column = torch.rand(value.shape, generator=generator, device=value.device) * n_open[:, None]
+    column = _uniform(value, generator) * n_open[:, None]
     column = column.long().clamp(max=value.shape[1] - 1)
     replacement = torch.where(is_open, torch.zeros_like(value), torch.gather(packed, 1, column))
     return torch.where(mask, replacement, value), mask
+
+
+def _uniform(value: Tensor, generator: Generator | Sequence[Generator] | None) -> Tensor:
+    if not isinstance(generator, Sequence):
+        return torch.rand(value.shape, generator=generator, device=value.device)
+    return torch.stack([torch.rand(value.shape[1:], generator=g, device=value.device) for g in generator])

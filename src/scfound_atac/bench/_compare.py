@@ -1,0 +1,215 @@
+"""`compare`: embeddings of the same cells, scored alike at several depths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from .._anndata import get_atac
+from .._logging import logger
+from ..pp import aggregate_neighbors
+from ._finished import FinishedRows
+from ._methods import Method, find_methods
+from ._scores import clustering_scores, is_labelled, knn_accuracy
+from ._thin_counts import thin_counts, whole_counts
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+    from ..hub import Checkpoint
+
+Embed: TypeAlias = "Callable[[AnnData], NDArray[Any]]"
+
+_SMOOTHING_NEIGHBORS = 10
+
+
+def compare(
+    adata: AnnData | MuData,
+    labels_key: str,
+    *,
+    methods: Sequence[str | Path] | Mapping[str, str | Path | Checkpoint | Embed] = (
+        "lsi",
+        "spectral",
+        "biosample-prior",
+        "biosample-mix",
+        "default",
+    ),
+    fractions: Iterable[float] = (1.0, 0.5, 0.2, 0.1),
+    smooth: Iterable[bool] = (False, True),
+    n_cells: int | None = 3000,
+    n_components: int = 30,
+    n_seeds: int = 5,
+    seed: int = 0,
+    layer: str | None = None,
+    modality: str | None = None,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """Score embeddings of the same cells by known labels, all treated alike.
+
+    A seeded subset of the cells that have a label is thinned to each depth (`scfound_atac.bench.thin_counts`). With smoothing, the counts
+    of each cell's ten nearest neighbours in LSI space are then added (`scfound_atac.pp.aggregate_neighbors`). Every method gets a copy of
+    these very counts, without the labels, and returns at most `n_components` components, which are scored by
+    `scfound_atac.bench.clustering_scores` and `scfound_atac.bench.knn_accuracy`. Standard deviations are over seeds of clustering and
+    folds, not over cells or thinning.
+
+    Parameters
+    ----------
+    adata
+        Cells x OCRs, whole counts; with coordinates if a pretrained model is among the methods. Only read.
+    labels_key
+        Column of ``obs`` with the labels; missing and empty ones leave a cell out.
+    methods
+        ``"lsi"``, ``"spectral"``, ``"random"`` (ChromFound with random weights), ``"default"`` (the default model of
+        `scfound_atac.tl.embed`), or the name or folder of any other model. A mapping gives names to these, to loaded checkpoints, or to
+        functions of an AnnData that return an array of shape (n_cells, n_components).
+    fractions
+        Parts of the counts to keep, each in (0, 1].
+    smooth
+        Without and/or with the counts of neighbours.
+    n_cells
+        Most cells to use; None for all.
+    n_components
+        Number of components of every method.
+    n_seeds
+        Repeats of clustering and cross-validation.
+    seed
+        Seed of everything that is random.
+    layer
+        Layer with the counts; X by default.
+    modality
+        Modality of a MuData; ``"atac"`` by default.
+    name
+        Name of the data set, for column ``data``.
+    out
+        CSV file to which each row is appended when it is finished. A row that is already there, with the same data set, method,
+        weights, options and mean count, is taken over instead of computed, so that an interrupted run goes on. A function has no checksum:
+        remove its rows when it has changed.
+
+    Returns
+    -------
+    One row per fraction, smoothing and method: ``data`` (if `name` is given), ``method``, ``weights`` (checksum of a model's weights, or
+    empty), ``fraction``, ``smooth``, ``labels`` (the column), ``n_labels``, ``n_cells``, ``n_ocrs``, ``counts_per_cell`` (mean after
+    thinning, before smoothing), ``n_components``, ``n_seeds``, ``seed``, the scores with their standard deviations (``kmeans_nmi``,
+    ``kmeans_nmi_sd``, ... ``knn``, ``knn_sd``), and ``seconds`` for the embedding.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column, layer, modality or model.
+    ValueError
+        If there are fewer than two labels, counts are not whole, options are out of range, `out` holds another kind of table, or a
+        method returns something else than finite values for every cell.
+    ImportError
+        Without igraph.
+
+    Examples
+    --------
+    >>> import scfound_atac as sfa
+    >>> adata = sfa.datasets.pbmc_multiome_sample()["atac"]
+    >>> table = sfa.bench.compare(adata, "cell_type", methods=["lsi", "spectral"], fractions=[1.0, 0.1])
+    >>> print(sfa.bench.report(table))
+    """
+    fractions, smooth = list(fractions), list(smooth)
+    wrong = [fraction for fraction in fractions if not 0 < fraction <= 1]
+    if wrong:
+        msg = f"fractions must be above 0 and at most 1, got {wrong[:3]}."
+        raise ValueError(msg)
+    cells, labels = _labelled_cells(get_atac(adata, modality), labels_key, n_cells, layer, seed)
+    found = find_methods(methods, n_components, seed)
+    finished = FinishedRows(None if out is None else Path(out))
+    rows = []
+    for fraction in fractions:
+        thinned = thin_counts(cells, fraction, seed=seed)
+        for smoothed in smooth:
+            counts: AnnData | None = None  # smoothing costs time, and there may be nothing left to compute
+            for method_name, method in found.items():
+                run = {
+                    "data": name or "",
+                    "method": method_name,
+                    "weights": method.weights,
+                    "fraction": float(fraction),
+                    "smooth": bool(smoothed),
+                    "labels": labels_key,
+                    "n_labels": len(np.unique(labels)),
+                    "n_cells": cells.n_obs,
+                    "n_ocrs": cells.n_vars,
+                    "counts_per_cell": float(thinned.X.sum(dtype=np.float64)) / cells.n_obs,
+                    "n_components": n_components,
+                    "n_seeds": n_seeds,
+                    "seed": seed,
+                }
+                row = finished.find(run)
+                if row is None:
+                    if counts is None:
+                        counts = _smoothed(thinned, seed) if smoothed else thinned
+                    row = run | _scored(method_name, method, counts.copy(), labels, n_seeds, seed)
+                    finished.add(row)
+                    _log(row)
+                rows.append(row)
+    table = pd.DataFrame(rows)
+    return table if name else table.drop(columns="data", errors="ignore")
+
+
+def _labelled_cells(
+    atac: AnnData, labels_key: str, n_cells: int | None, layer: str | None, seed: int
+) -> tuple[AnnData, NDArray[np.str_]]:
+    """A seeded subset of the labelled cells with nothing but their counts and OCRs, and their labels."""
+    from anndata import AnnData
+
+    if labels_key not in atac.obs:
+        msg = f"There is no column {labels_key!r} in obs. Columns: {list(atac.obs.columns)}."
+        raise KeyError(msg)
+    rows = np.flatnonzero(is_labelled(atac.obs[labels_key]))
+    if n_cells is not None and len(rows) > n_cells:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
+    labels = atac.obs[labels_key].iloc[rows].astype(str).to_numpy(dtype=str)
+    if len(np.unique(labels)) < 2:
+        msg = f"obs[{labels_key!r}] has the labels {np.unique(labels).tolist()} in the {len(rows)} cells to use; at least two are needed."
+        raise ValueError(msg)
+    uns = {"genome": atac.uns["genome"]} if "genome" in atac.uns else {}
+    counts = whole_counts(atac, layer, rows)
+    return AnnData(counts, obs=atac.obs[[]].iloc[rows].copy(), var=atac.var.copy(), uns=uns), labels
+
+
+def _smoothed(adata: AnnData, seed: int) -> AnnData:
+    smoothed = adata.copy()
+    aggregate_neighbors(smoothed, n_neighbors=_SMOOTHING_NEIGHBORS, key_added="sum", seed=seed)
+    smoothed.X = smoothed.layers.pop("sum")
+    return smoothed
+
+
+def _scored(
+    name: str, method: Method, adata: AnnData, labels: NDArray[np.str_], n_seeds: int, seed: int
+) -> dict[str, float]:
+    start = perf_counter()
+    embedding = np.asarray(method.embed(adata))
+    seconds = perf_counter() - start
+    if embedding.ndim != 2 or len(embedding) != len(labels) or not np.isfinite(embedding).all():
+        msg = f"Method {name!r} must return one row of finite numbers for each of the {len(labels)} cells; got shape {embedding.shape}."
+        raise ValueError(msg)
+    scores = clustering_scores(embedding, labels, n_seeds=n_seeds, seed=seed).to_dict()
+    scores["knn"], scores["knn_sd"] = knn_accuracy(embedding, labels, n_seeds=n_seeds, seed=seed)
+    return {**scores, "seconds": round(seconds, 3)}
+
+
+def _log(row: dict[str, Any]) -> None:
+    logger.info(
+        "%s%s at %g %% of the counts%s: KMeans NMI %.3f, kNN %.3f (%.1f s)",
+        f"{row['data']}: " if row["data"] else "",
+        row["method"],
+        100 * row["fraction"],
+        ", smoothed" if row["smooth"] else "",
+        row["kmeans_nmi"],
+        row["knn"],
+        row["seconds"],
+    )

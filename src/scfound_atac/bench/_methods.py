@@ -1,0 +1,81 @@
+"""From names of methods to functions that embed cells."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..pp import lsi
+from ._spectral import spectral
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from ..hub import Checkpoint
+
+_KEY = "bench"
+
+
+class Method(NamedTuple):
+    """A function from cells to an array, and the checksum of the weights it uses, if any."""
+
+    embed: Callable[[AnnData], NDArray[Any]]
+    weights: str = ""
+
+
+def find_methods(methods: Iterable[Any] | Mapping[str, Any], n_components: int, seed: int) -> dict[str, Method]:
+    """Methods of `scfound_atac.bench.compare` by name. Models are opened here, so that a wrong name fails before anything is computed."""
+    if isinstance(methods, str | Path):
+        methods = [methods]
+    named = methods if isinstance(methods, Mapping) else {str(method): method for method in methods}
+    return {str(name): _method(method, n_components, seed) for name, method in named.items()}
+
+
+def _method(method: Any, n_components: int, seed: int) -> Method:
+    if callable(method):
+        return Method(method)
+    if method == "lsi":
+        return Method(partial(_lsi, n_components=n_components, seed=seed))
+    if method == "spectral":
+        return Method(partial(spectral, n_components=n_components, seed=seed))
+    model = _random_weights(seed) if method == "random" else _checkpoint(method)
+    return Method(partial(_embed, model=model, n_components=n_components, seed=seed), model.sha256[:12])
+
+
+def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
+    from ..hub import load
+    from ..tl import embed
+
+    if model == "default":
+        model = inspect.signature(embed).parameters["model"].default
+    return load(model) if isinstance(model, str | Path) else model
+
+
+def _random_weights(seed: int) -> Checkpoint:
+    import torch
+
+    from ..hub import load, save
+    from ..nn import ChromFoundNet
+
+    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
+        torch.manual_seed(seed)
+        return load(save(ChromFoundNet(), Path(folder)))
+
+
+def _lsi(adata: AnnData, *, n_components: int, seed: int) -> NDArray[Any]:
+    lsi(adata, n_components=n_components, seed=seed, key_added=_KEY)
+    return adata.obsm[_KEY]
+
+
+def _embed(adata: AnnData, *, model: Checkpoint, n_components: int, seed: int) -> NDArray[Any]:
+    from ..tl import embed
+
+    embed(adata, model=model, n_components=n_components, seed=seed, key_added=_KEY)
+    return adata.obsm[_KEY]

@@ -1,0 +1,81 @@
+"""The command ``sfa``."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path  # noqa: TC003, typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(help="Foundation models for single-cell ATAC-seq.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _log_to_terminal() -> None:
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("scfound_atac").setLevel(logging.INFO)
+
+
+@contextmanager
+def _without_traceback() -> Iterator[None]:
+    """Show what is wrong with the user's input or files as one line."""
+    try:
+        yield
+    except (ValueError, OSError, FloatingPointError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@app.command()
+def pretrain(
+    config: Annotated[Path, typer.Argument(help="YAML file; see the documentation on training.")],
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,  # noqa: FBT002
+) -> None:
+    """Pretrain a network on a corpus."""
+    from .model import pretrain as run
+
+    with _without_traceback():
+        run(config, resume=resume)
+
+
+@app.command()
+def corpus(
+    data: Annotated[Path, typer.Argument(help="Folder with biosamples.h5ad and the real cells.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    n_studies: Annotated[int, typer.Option(help="Simulated studies.")] = 60,
+    cells_per_study: Annotated[int, typer.Option(help="Cells of each simulated study.")] = 2_000,
+    exclude: Annotated[list[str] | None, typer.Option(help="Real study to leave out; may be repeated.")] = None,
+    hold_out: Annotated[list[str] | None, typer.Option(help="Biosample to leave out; may be repeated.")] = None,
+    blood: Annotated[bool, typer.Option(help="Let blood in, bulk and single cells.")] = True,  # noqa: FBT002
+    seed: int = 0,
+) -> None:
+    """Build a corpus of real and simulated cells."""
+    from .data._build_corpus import build_corpus
+
+    with _without_traceback():
+        summary = build_corpus(
+            data,
+            out,
+            n_studies=n_studies,
+            cells_per_study=cells_per_study,
+            exclude=exclude or [],
+            hold_out=hold_out or [],
+            with_blood=blood,
+            seed=seed,
+        )
+    typer.echo(summary.to_string(index=False, float_format="{:.1f}".format))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""TF-IDF of count matrices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+
+def inverse_document_frequency(counts: csr_matrix) -> NDArray[np.float32]:
+    """Number of cells over one plus the number of cells an OCR is open in: (n_ocrs,)."""
+    return (counts.shape[0] / (1.0 + counts.getnnz(axis=0))).astype(np.float32)
+
+
+def tfidf(counts: csr_matrix, idf: NDArray[np.float32]) -> csr_matrix:
+    """``log(1 + 1e4 * tf * idf)`` (Stuart et al. 2021, Signac), tf the part of the cell's counts; an empty cell stays empty.
+
+    Parameters
+    ----------
+    counts
+        Shape (n_cells, n_ocrs).
+    idf
+        Shape (n_ocrs,); an OCR with 0 is left out.
+
+    Returns
+    -------
+    A new float32 matrix of the same shape.
+    """
+    total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    scale = np.divide(1e4, total, out=np.zeros_like(total), where=total > 0)
+    weighted = counts.astype(np.float32, copy=True)
+    weighted.data = np.log1p(
+        weighted.data * np.repeat(scale, np.diff(weighted.indptr)) * idf[weighted.indices], dtype=np.float32
+    )
+    return weighted

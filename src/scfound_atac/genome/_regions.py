@@ -1,0 +1,140 @@
+"""What is known of a region before any cell is seen: where in the body it is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ._chromosomes import CHROMOSOMES
+from ._intervals import overlaps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BUNDLED_TABLE = "region_table.npz"
+_MEAN_LOG_OPENNESS = 2.0
+
+
+class KnownRegions(NamedTuple):
+    """Region knowledge of an OCR set, one row per OCR."""
+
+    factors: NDArray[np.float32]
+    """Region factors (n_ocrs, n_factors); zero where nothing is known."""
+    openness: NDArray[np.float32]
+    """Share of the bulk biosamples in which the region is open, (n_ocrs,)."""
+    found: NDArray[np.bool_]
+    """Whether the OCR overlaps a bin of the table, (n_ocrs,)."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """What networks are told: the factors, the log of the openness in per cent, and `found`; (n_ocrs, n_factors + 2)."""
+        openness = np.log1p(100 * self.openness) - _MEAN_LOG_OPENNESS
+        return np.column_stack([self.factors, openness, self.found]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RegionTable:
+    """Factors of genome bins: coordinates of a region in the space spanned by the accessibility of bulk biosamples.
+
+    Two regions with similar factors are open in the same tissues. The table is built by ``scripts/build_region_table.py``.
+
+    Attributes
+    ----------
+    bins
+        ``chrom``, ``start``, ``end`` of the bins (GRCh38, 0-based half-open), in genome order.
+    quantised
+        Factors as int8 multiples of `step`, shape (n_factors, n_bins).
+    step
+        Value of one unit of each factor, shape (n_factors,).
+    n_open
+        Number of biosamples in which the bin is open, shape (n_bins,).
+    n_biosamples
+        Biosamples behind the table.
+    """
+
+    bins: pd.DataFrame
+    quantised: NDArray[np.int8]
+    step: NDArray[np.float32]
+    n_open: NDArray[np.uint8]
+    n_biosamples: int
+
+    @property
+    def n_factors(self) -> int:
+        """Factors per region."""
+        return len(self.step)
+
+    @property
+    def n_features(self) -> int:
+        """Width of `KnownRegions.features`."""
+        return self.n_factors + 2
+
+    def lookup(self, ocrs: pd.DataFrame) -> KnownRegions:
+        """Region knowledge of OCRs: the mean over the bins they overlap, weighted by the bases shared.
+
+        Parameters
+        ----------
+        ocrs
+            ``chrom``, ``start``, ``end`` on GRCh38, in any order, of any width.
+        """
+        shared = overlaps(ocrs, self.bins)
+        ocr, bin_, weight = (shared[name].to_numpy() for name in ("a", "b", "n_bases"))
+        n = len(ocrs)
+        total = np.bincount(ocr, weights=weight, minlength=n)
+        weight = weight / total[ocr]
+        factors = np.empty((n, self.n_factors), dtype=np.float32)
+        for k, (row, step) in enumerate(zip(self.quantised, self.step, strict=True)):
+            factors[:, k] = np.bincount(ocr, weights=weight * row[bin_], minlength=n) * step
+        openness = np.bincount(ocr, weights=weight * self.n_open[bin_], minlength=n) / self.n_biosamples
+        return KnownRegions(factors, openness.astype(np.float32), total > 0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as a compressed ``npz`` file."""
+        chrom = self.bins["chrom"].to_numpy()
+        start, width = self.bins["start"].to_numpy(), (self.bins["end"] - self.bins["start"]).to_numpy()
+        np.savez_compressed(
+            path,
+            bins_per_chromosome=np.array([(chrom == name).sum() for name in CHROMOSOMES]),
+            start_difference=np.diff(start, prepend=0).astype(np.int32),  # small numbers compress well
+            width=width.astype(np.uint16),
+            quantised=self.quantised,
+            step=self.step,
+            n_open=self.n_open,
+            n_biosamples=self.n_biosamples,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> RegionTable:
+        """Read a table written by `save`.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        with np.load(path) as file:
+            missing = {"bins_per_chromosome", "start_difference", "quantised", "step", "n_open"} - set(file.files)
+            if missing:
+                msg = f"{path} is not a region table: it has no {', '.join(sorted(missing))}."
+                raise ValueError(msg)
+            start = np.cumsum(file["start_difference"], dtype=np.int64)
+            chrom = pd.Categorical.from_codes(
+                np.repeat(np.arange(len(CHROMOSOMES)), file["bins_per_chromosome"]), categories=list(CHROMOSOMES)
+            )
+            bins = pd.DataFrame({"chrom": chrom.astype(object), "start": start, "end": start + file["width"]})
+            return cls(bins, file["quantised"], file["step"], file["n_open"], int(file["n_biosamples"]))
+
+
+def bundled_table() -> Path:
+    """File of the package's region table."""
+    return Path(__file__).with_name(BUNDLED_TABLE)
+
+
+@cache
+def load_region_table(path: Path | None = None) -> RegionTable:
+    """The region table of the package, or the one at `path`; read once."""
+    return RegionTable.load(path or bundled_table())

@@ -1,0 +1,243 @@
+"""Cells as profiles over OCRs: what was measured (TF-IDF, sparse) plus what the regions tell (low rank), then PCA.
+
+The profile of cell i is ``a T_i + u_i B``: TF-IDF T (cells, L) with rows of length 1, cell vectors u (cells, d), keys B (d, L).
+It is never written out: PCA needs its products with vectors alone, and those cost the open OCRs and d numbers per OCR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..data import iter_rows
+from ..data._tfidf import inverse_document_frequency, tfidf
+from ._stream import Basis, Embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import LinearOperator
+
+# Profiles this small are written out; the iterative solver wants more cells and OCRs than components.
+_DENSE_ENTRIES = 200_000
+
+
+class CellReader(Protocol):
+    """Turns counts into cell vectors by what is known of the regions."""
+
+    keys: NDArray[np.float32]
+    """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
+
+    def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cell vectors (cells, d) from counts and their TF-IDF (cells, L), given the OCRs' inverse document frequency (L,)."""
+
+
+@dataclass(frozen=True)
+class ProfileSpace:
+    """How profiles are put together in one OCR set; found on the cells that PCA is fitted to.
+
+    Attributes
+    ----------
+    idf
+        Inverse document frequency of the OCRs, 0 for those left out, shape (L,).
+    signal, knowledge
+        Factors of TF-IDF and of the low-rank part.
+    """
+
+    idf: NDArray[np.float32]
+    signal: float
+    knowledge: float
+
+
+@dataclass(frozen=True)
+class _Profiles:
+    """Profiles of some cells: ``signal * weighted + vectors @ keys.T``, (cells, L)."""
+
+    weighted: csr_matrix
+    vectors: NDArray[np.float32]
+    keys: NDArray[np.float32]
+    signal: float
+
+    def times(self, x: NDArray) -> NDArray:
+        """Product with x (L, k)."""
+        return self.signal * (self.weighted @ x) + self.vectors @ (self.keys.T @ x)
+
+    def transposed_times(self, y: NDArray) -> NDArray:
+        """Product of the transpose with y (cells, k)."""
+        return self.signal * (self.weighted.T @ y) + self.keys @ (self.vectors.T @ y)
+
+    def mean(self) -> NDArray[np.float64]:
+        return self.transposed_times(np.full(self.weighted.shape[0], 1 / self.weighted.shape[0]))
+
+    def dense(self) -> NDArray[np.float32]:
+        return self.signal * self.weighted.toarray() + self.vectors @ self.keys.T
+
+
+def embed_profiles(
+    matrix: Any,
+    reader: CellReader,
+    *,
+    prepare: Callable[[csr_matrix], csr_matrix],
+    mix: float | None,
+    kept: NDArray[np.bool_],
+    n_components: int | None,
+    fit_rows: NDArray[np.int64] | None = None,
+    basis: Basis | None = None,
+    space: ProfileSpace | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[Embedding, ProfileSpace]:
+    """Stream a matrix into profiles and reduce them by PCA.
+
+    Parameters
+    ----------
+    matrix
+        Counts, shape (n_cells, n_columns), in any form that `scfound_atac.data.iter_rows` reads.
+    reader
+        Gives cell vectors and keys.
+    prepare
+        What is done to a chunk of the matrix first.
+    mix
+        Size of the low-rank part beside TF-IDF, both centred and of unit Frobenius norm over the fitted cells; None for the low-rank
+        part alone.
+    kept
+        Columns that take part, shape (n_columns,).
+    n_components
+        Number of principal components, or None for whole profiles (dense), columns as in `matrix`.
+    fit_rows
+        Row numbers of the cells that norms and PCA are fitted to.
+    basis, space
+        Axes and space found before, to be used instead.
+    seed
+        Start of the iterative solver.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The embedding (axes in the columns' own order), and the space of its profiles.
+    """
+    n_cells = matrix.shape[0]
+    keys = reader.keys * kept[:, None]
+    fit_rows = np.arange(n_cells) if fit_rows is None else np.sort(fit_rows)
+    variance_ratio = None
+    if space is None or (basis is None and n_components is not None):
+        counts = gather(matrix, fit_rows, prepare, kept)
+        idf = np.where(kept, inverse_document_frequency(counts), 0).astype(np.float32)
+        weighted = _unit_rows(tfidf(counts, idf))
+        vectors = reader(counts, weighted, idf)
+        space = ProfileSpace(idf, *_weights(weighted, vectors, keys, mix))
+        profiles = _Profiles(weighted, vectors, space.knowledge * keys, space.signal)
+        if n_components is not None:
+            basis, variance_ratio = _fit(profiles, n_components, seed)
+
+    vectors_to_out = space.knowledge * keys.T  # (d, L), or (d, n_components) below
+    if n_components is None:
+        out = np.empty(matrix.shape, dtype=np.float32)
+    else:
+        assert basis is not None
+        out = np.empty((n_cells, basis.components.shape[1]), dtype=np.float32)
+        signal_to_out, vectors_to_out = space.signal * basis.components, vectors_to_out @ basis.components
+        shift = basis.mean @ basis.components
+    with tqdm(total=n_cells, unit="cells", disable=not progress, desc="embedding") as bar:
+        for index, chunk in iter_rows(matrix):
+            rows = only(prepare(chunk), kept)
+            weighted = _unit_rows(tfidf(rows, space.idf))
+            out[index] = reader(rows, weighted, space.idf) @ vectors_to_out
+            out[index] += space.signal * weighted if n_components is None else weighted @ signal_to_out - shift
+            bar.update(chunk.shape[0])
+    return Embedding(out, basis if n_components is not None else None, variance_ratio), space
+
+
+def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
+    """Rows with the columns that are not `kept` (n_columns,) emptied."""
+    if kept.all():
+        return rows
+    rows = rows.copy()
+    rows.data[~kept[rows.indices]] = 0
+    rows.eliminate_zeros()
+    return rows
+
+
+def _unit_rows(weighted: csr_matrix) -> csr_matrix:
+    """Each cell scaled to length 1, so that depth has no say, in place."""
+    norm = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+    weighted.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(weighted.indptr)).astype(np.float32)
+    return weighted
+
+
+def gather(
+    matrix: Any, rows: NDArray[np.int64], prepare: Callable[[csr_matrix], csr_matrix], kept: NDArray[np.bool_]
+) -> csr_matrix:
+    """The cells `rows` of a matrix, prepared, in memory."""
+    from scipy.sparse import vstack
+
+    chunks = [only(prepare(chunk), kept) for _, chunk in iter_rows(matrix, rows=rows)]
+    return vstack(chunks, format="csr", dtype=np.float32)
+
+
+def _weights(
+    weighted: csr_matrix, vectors: NDArray[np.float32], keys: NDArray[np.float32], mix: float | None
+) -> tuple[float, float]:
+    """Factors that give both parts, centred, the wanted Frobenius norms: 1 and `mix`."""
+    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    low_rank = float(np.sqrt(max(np.sum((centred.T @ centred) * (keys.T @ keys).astype(np.float64)), 0)))
+    inverse_low_rank = 1 / low_rank if low_rank > 0 else 0.0
+    if mix is None:
+        return 0.0, inverse_low_rank
+    mean = np.asarray(weighted.mean(axis=0, dtype=np.float64)).ravel()
+    squares = float(np.sum(weighted.data.astype(np.float64) ** 2))
+    signal = float(np.sqrt(max(squares - weighted.shape[0] * float(mean @ mean), 0)))
+    return (1 / signal if signal > 0 else 0.0), mix * inverse_low_rank
+
+
+def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDArray[np.float64]]:
+    """Principal axes of the profiles."""
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    n_cells, n_ocrs = profiles.weighted.shape
+    if n_cells < 2:
+        msg = f"PCA needs at least two cells, got {n_cells}. Pass n_components=None for the whole vector, or basis= a fitted reference."
+        raise ValueError(msg)
+    n_components = min(n_components, n_cells - 1, n_ocrs)
+    mean = profiles.mean()
+    total = _total_variance(profiles, mean)
+    if not total > 1e-12:
+        msg = (
+            "All cells have the same profile; there is nothing for PCA to find. Check that the matrix is not constant."
+        )
+        raise ValueError(msg)
+    if n_cells * n_ocrs <= _DENSE_ENTRIES or n_components > min(n_cells, n_ocrs) // 4:
+        _, values, axes = np.linalg.svd(profiles.dense().astype(np.float64) - mean, full_matrices=False)
+        values, axes = values[:n_components], axes[:n_components]
+    else:
+        centred: LinearOperator = LinearOperator(
+            (n_cells, n_ocrs),
+            dtype=np.float64,
+            matvec=lambda x: profiles.times(x.ravel()) - mean @ x.ravel(),
+            rmatvec=lambda y: profiles.transposed_times(y.ravel()) - mean * y.sum(),
+        )
+        start = np.random.default_rng(seed).standard_normal(min(n_cells, n_ocrs))
+        _, values, axes = svds(centred, k=n_components, v0=start, tol=1e-4)
+        values, axes = values[::-1], axes[::-1]
+    keep = values**2 > 1e-10 * total
+    values, components = values[keep], axes[keep].T
+    top = np.abs(components).argmax(axis=0)
+    components = components * np.sign(components[top, np.arange(len(values))])
+    basis = Basis(np.ascontiguousarray(components, dtype=np.float32), mean.astype(np.float32))
+    return basis, values**2 / total
+
+
+def _total_variance(profiles: _Profiles, mean: NDArray[np.float64]) -> float:
+    """Squared Frobenius norm of the centred profiles."""
+    vectors, keys = profiles.vectors.astype(np.float64), profiles.keys.astype(np.float64)
+    own = profiles.signal**2 * float(np.sum(profiles.weighted.data.astype(np.float64) ** 2))
+    low_rank = float(np.sum((vectors.T @ vectors) * (keys.T @ keys)))
+    both = 2 * profiles.signal * float(np.sum((profiles.weighted @ keys) * vectors))
+    return own + low_rank + both - len(vectors) * float(mean @ mean)

@@ -1,0 +1,105 @@
+"""Cell vectors from what is known of a cell's open regions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..data._prepare import prepare_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..hub import Checkpoint
+    from ._profiles import CellReader
+
+# Ridge penalty of the imputed profile, as a share of the mean variance of a factor.
+_RIDGE = 0.1
+
+
+def orthonormal(keys: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The orthonormal columns nearest to `keys` (L, d), so that distances between profiles are those between cell vectors."""
+    values, vectors = np.linalg.eigh(keys.T.astype(np.float64) @ keys)
+    is_there = values > 1e-9 * values.max()
+    inverse_root = np.divide(
+        1, np.sqrt(values, where=is_there, out=np.ones_like(values)), where=is_there, out=np.zeros_like(values)
+    )
+    return (keys @ ((vectors * inverse_root) @ vectors.T)).astype(np.float32)
+
+
+class MeanFactors:
+    """The linear prior: mean of the factors of a cell's open OCRs, each weighted by its inverse document frequency.
+
+    Keys are orthonormal, so that PCA of the profiles is PCA of the cell vectors.
+    """
+
+    def __init__(self, factors: NDArray[np.float32]) -> None:
+        self.factors = factors  # (L, k)
+        values, vectors = np.linalg.eigh(factors.T.astype(np.float64) @ factors)
+        inverse_root = np.divide(
+            1, np.sqrt(np.abs(values)), out=np.zeros_like(values), where=values > 1e-9 * values.max()
+        )
+        self.keys = (factors @ (vectors * inverse_root @ vectors.T)).astype(np.float32)
+
+    def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `CellReader`."""
+        is_open = counts.astype(np.float32, copy=True)
+        is_open.data[:] = 1
+        weight = np.log1p(idf)
+        total = is_open @ weight
+        return (is_open @ (self.factors * weight[:, None])) / np.maximum(total, 1e-9)[:, None]
+
+
+class RidgeFactors:
+    """The profile imputed from the factors: ridge regression of a cell's TF-IDF over its OCRs on their factors."""
+
+    def __init__(self, factors: NDArray[np.float32]) -> None:
+        self.keys = factors
+        gram = (factors.T @ factors).astype(np.float64)
+        penalty = _RIDGE * np.trace(gram) / len(gram)
+        self.solve = np.linalg.inv(gram + max(penalty, 1e-9) * np.eye(len(gram))).astype(np.float32)
+
+    def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `CellReader`."""
+        return (weighted @ self.keys) @ self.solve
+
+
+class NetworkVectors:
+    """Cell vectors and keys of a `RegionSetNet`; a sparse product and a small network, so that a CPU is enough.
+
+    For an embedding, vectors have length 1 and keys are orthonormal: cells are compared by the direction of their vectors, which is what
+    the contrastive objective trains. As a `reconstruction`, both are as the network gives them: the log fold change of each region.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, features: NDArray[np.float32], *, reconstruction: bool = False) -> None:
+        import torch
+
+        self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
+        with torch.inference_mode():
+            ocrs = self.net.embed_ocrs(None, None, None, torch.from_numpy(features))
+            keys, self.messages = self.net.keys(ocrs).numpy(), self.net.messages(ocrs).numpy()
+        self.keys = keys if reconstruction else orthonormal(keys)
+
+    def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `CellReader`."""
+        import torch
+
+        total = prepare_rows(counts, **self.preparation) @ self.messages
+        with torch.inference_mode():
+            vectors = self.net.summarise(torch.from_numpy(total)).numpy()
+        if not self.reconstruction:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
+
+
+def cell_reader(checkpoint: Checkpoint, ocrs: pd.DataFrame, *, reconstruction: bool = False) -> CellReader:
+    """What reads the cells of an OCR set for a model of region knowledge, to embed them or to reconstruct their profiles."""
+    known = checkpoint.region_table().lookup(ocrs)
+    if checkpoint.model_class == "BiosamplePrior":
+        return MeanFactors(known.factors)
+    if checkpoint.model_class == "BiosampleMix":
+        return RidgeFactors(known.factors)
+    return NetworkVectors(checkpoint, known.features, reconstruction=reconstruction)

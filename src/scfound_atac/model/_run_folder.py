@@ -1,0 +1,85 @@
+"""What a pretraining run leaves on disk: checkpoint, log and curves."""
+
+from __future__ import annotations
+
+import csv
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+CHECKPOINT = "last.ckpt"
+LOG = "log.csv"
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` so that, whenever the process is killed, the old file or the new one is there whole."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, on CPU; tensors and plain values alone, no code."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class RunLog:
+    """One row per step in ``log.csv``, and the same curves for TensorBoard if it is installed.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    columns
+        Names of the values, ``step`` first.
+    n_steps_done
+        Steps of the checkpoint that the run goes on from. Rows beyond it, of steps that were lost, are dropped.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[str, ...], n_steps_done: int) -> None:
+        path, self.columns = folder / LOG, columns
+        kept = _rows_until(path, n_steps_done) if n_steps_done else []
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *kept])
+        partial.replace(path)
+        self._file = path.open("a", newline="")
+        self._writer = csv.writer(self._file)
+        self._board: Any = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=n_steps_done + 1)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append a row; columns without a value stay empty."""
+        # repr of a float is exact, so that two logs can be compared
+        self._writer.writerow([row.get(name, "") for name in self.columns])
+        self._file.flush()
+        if self._board:
+            for name, value in row.items():
+                if name not in ("step", "tokens", "seconds"):
+                    self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _rows_until(path: Path, step: int) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    return [row for row in rows if row and row[0].isdigit() and int(row[0]) <= step]

@@ -1,0 +1,71 @@
+"""Every network that can be pretrained, by the name it has in configurations."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .chromfound import ChromFoundConfig, ChromFoundNet
+from .region_set import RegionSetConfig, RegionSetNet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+
+class CellNetwork(Protocol):
+    """What a network offers to the objectives."""
+
+    config: Any
+
+    def embed_ocrs(self, chromosome: Tensor, start: Tensor, end: Tensor, factors: Tensor | None = None) -> Tensor:
+        """OCR tokens: (L,) ids, (L,) and (L,) bases, (L, n_factors) -> (L, D)."""
+
+    def predict(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """Accessibility of every OCR, a logit where the objective is a Bernoulli likelihood: (B, L), (L, D) -> (B, L)."""
+
+    def cell_vector(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """One vector of fixed size per cell: (B, L), (L, D) -> (B, d)."""
+
+
+NETWORKS: dict[str, tuple[Any, Any]] = {
+    "chromfound": (ChromFoundConfig, ChromFoundNet),
+    "region-set": (RegionSetConfig, RegionSetNet),
+}
+# What saved weights call them.
+MODEL_CLASSES = {"ChromFound": "chromfound", "RegionSet": "region-set"}
+
+
+def model_class_of(net: nn.Module) -> str:
+    """Name of a network's class in saved weights.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these networks.
+    """
+    for name, kind in MODEL_CLASSES.items():
+        if type(net) is NETWORKS[kind][1]:
+            return name
+    msg = f"{type(net).__name__} is not one of the networks that can be saved: {', '.join(MODEL_CLASSES)}."
+    raise TypeError(msg)
+
+
+def build_network(kind: str, sizes: Mapping[str, Any]) -> nn.Module:
+    """A new network with weights from torch's generator.
+
+    Raises
+    ------
+    ValueError
+        For an unknown `kind`, or sizes that it does not have.
+    """
+    if kind not in NETWORKS:
+        msg = f"Unknown network kind {kind!r}; use one of {sorted(NETWORKS)}."
+        raise ValueError(msg)
+    config_class, network_class = NETWORKS[kind]
+    known = [field.name for field in fields(config_class)]
+    if unknown := [name for name in sizes if name not in known]:
+        msg = f"Network {kind!r} has no {', '.join(unknown[:3])}; its sizes are {', '.join(known)}."
+        raise ValueError(msg)
+    return network_class(config_class(**sizes))

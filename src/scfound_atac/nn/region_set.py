@@ -1,0 +1,110 @@
+"""RegionSetNet: a cell as the set of its open regions, each known by where in the body it is open.
+
+Glossary
+    OCR     open chromatin region
+    B, L    cells in a batch, OCRs
+    K       what is known of a region (n_factors): factors, openness, whether it is known at all
+    D       width of keys, queries and cell vectors (d_cell)
+    H       width of the hidden layers (d_hidden)
+
+A region's knowledge becomes a message, a weight and a key, by a network that is the same for every region. A cell is the weighted
+mean of its open regions' messages; the product of the resulting cell vector and a region's key says how much more, or less, open
+that region is than in the mean cell of the study. There is no table of regions to learn, so that any OCR set can be read, and the cost
+is one matrix product: L x D per cell, and only open OCRs count.
+
+Beside each multilayer perceptron runs a linear path: without it the network does worse than linear algebra on cell types it never met.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RegionSetConfig:
+    """Sizes of a RegionSetNet."""
+
+    n_factors: int = 50
+    d_cell: int = 64
+    d_hidden: int = 256
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_factors", "d_cell", "d_hidden"):
+            if getattr(self, name) < 1:
+                msg = f"{name} must be at least 1, got {getattr(self, name)}."
+                raise ValueError(msg)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return asdict(self)
+
+
+class RegionSetNet(nn.Module):
+    """Accessibility of a cell -> a cell vector, and the accessibility expected of every region.
+
+    The part that belongs to the regions is the same for all cells of an OCR set: compute it once with `embed_ocrs`.
+    """
+
+    def __init__(self, config: RegionSetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RegionSetConfig()
+        k, d, h = config.n_factors, config.d_cell, config.d_hidden
+        self.region = nn.Sequential(
+            nn.Linear(k, h), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(h, h), nn.GELU(), nn.Linear(h, 2 * d + 1)
+        )
+        self.region_linear = nn.Linear(k, 2 * d, bias=False)
+        last = nn.Linear(h, d)
+        self.cell = nn.Sequential(nn.Linear(d + 1, h), nn.GELU(), last)
+        self.cell_linear = nn.Linear(d, d, bias=False)
+        nn.init.zeros_(last.weight)  # training starts from the linear path
+        nn.init.zeros_(last.bias)
+
+    def embed_ocrs(
+        self, chromosome: Tensor | None, start: Tensor | None, end: Tensor | None, factors: Tensor | None = None
+    ) -> Tensor:
+        """Message, weight and key of each region side by side: factors (L, K) -> (L, D + 1 + D).
+
+        Coordinates are not looked at: where a region lies is told by its factors.
+        """
+        if factors is None or factors.shape[1:] != (self.config.n_factors,):
+            found = "none" if factors is None else f"shape {tuple(factors.shape)}"
+            msg = f"This network needs region factors of shape (L, {self.config.n_factors}), got {found}."
+            raise ValueError(msg)
+        message, weight, key = self.region(factors).split([self.config.d_cell, 1, self.config.d_cell], dim=1)
+        message_linear, key_linear = self.region_linear(factors).chunk(2, dim=1)
+        weight = F.softplus(weight + 1)
+        return torch.cat([(message + message_linear) * weight, weight, key + key_linear], dim=1)
+
+    def messages(self, ocrs: Tensor) -> Tensor:
+        """What each open OCR adds to a cell: weighted message and weight, (L, D + 1 + D) -> (L, D + 1)."""
+        return ocrs[:, : self.config.d_cell + 1]
+
+    def summarise(self, total: Tensor) -> Tensor:
+        """Cell vectors from the sum of a cell's messages and weights: (B, D + 1) -> (B, D)."""
+        weight = total[:, self.config.d_cell :]
+        mean = total[:, : self.config.d_cell] / (weight + 1e-6)
+        depth = torch.log1p(weight) / 6  # how far the mean can be trusted
+        return self.cell_linear(mean) + self.cell(torch.cat([mean, depth], dim=1))
+
+    def cell_vector(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """Cell vectors: value (B, L), ocrs from `embed_ocrs` -> (B, D)."""
+        return self.summarise(value @ self.messages(ocrs))
+
+    forward = cell_vector
+
+    def keys(self, ocrs: Tensor) -> Tensor:
+        """What a cell vector is multiplied with for the log fold change of each region: (L, D + 1 + D) -> (L, D)."""
+        return ocrs[:, self.config.d_cell + 1 :] / self.config.d_cell**0.5
+
+    def predict(self, value: Tensor, ocrs: Tensor) -> Tensor:
+        """Log fold change of each OCR's accessibility over the study's mean cell, up to a constant per cell: (B, L)."""
+        return self.cell_vector(value, ocrs) @ self.keys(ocrs).T
