@@ -7,13 +7,16 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
 from scfound_atac import hub
+from scfound_atac.genome import RegionTable, load_region_table
 from scfound_atac.hub._checkpoint import CHROMOSOME_VOCABULARY
-from scfound_atac.nn import ChromFoundConfig, ChromFoundNet
+from scfound_atac.nn import ChromFoundConfig, ChromFoundNet, RegionSetConfig, RegionSetNet
 
 TINY = {
     "d_model": 16,
@@ -226,6 +229,127 @@ def test_vocabulary_of_another_length(ours: Path, chromosomes: tuple[str, ...]) 
     edit_config(ours, chromosomes=chromosomes)
     with pytest.raises(ValueError, match=f"lists {len(chromosomes)} chromosomes, the weights hold 25"):
         hub.load(ours)
+
+
+# Models of region knowledge
+
+
+@pytest.fixture
+def region_set() -> RegionSetNet:
+    torch.manual_seed(0)
+    return RegionSetNet(RegionSetConfig(n_factors=4, d_cell=6, d_hidden=8)).eval()
+
+
+@pytest.fixture
+def regions(tmp_path: Path) -> Path:
+    """A region table of one bin with two factors, which makes four features."""
+    bins = pd.DataFrame({"chrom": ["chr3"], "start": [100], "end": [600]})
+    table = RegionTable(bins, np.array([[7], [-2]], np.int8), np.ones(2, np.float32), np.array([5], np.uint8), 20)
+    table.save(tmp_path / "mine.npz")
+    return tmp_path / "mine.npz"
+
+
+def write_linear(folder: Path, model_class: str = "BiosampleMix", **changes: object) -> Path:
+    folder.mkdir()
+    config = {
+        "format_version": 1,
+        "model_class": model_class,
+        "chromosomes": list(CHROMOSOME_VOCABULARY),
+        "preparation": {},
+        "mix": 0.25,
+    }
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return folder
+
+
+def test_region_set_round_trip(region_set: RegionSetNet, regions: Path, tmp_path: Path) -> None:
+    preparation = {"target_sum": None, "log1p": True}
+    folder = hub.save(region_set, tmp_path / "x", preparation=preparation, mix=1.5, regions=regions)
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "region_table.npz"]
+    regions.unlink()
+    checkpoint = hub.load(folder)
+    assert checkpoint.model_class == "RegionSet"
+    assert checkpoint.net.config == region_set.config
+    assert not checkpoint.net.training
+    assert (checkpoint.mix, checkpoint.preparation) == (1.5, preparation)
+    assert checkpoint.regions == folder / "region_table.npz"
+    ocrs = pd.DataFrame({"chrom": ["chr3", "chr4"], "start": [0, 0], "end": [400, 400]})
+    features = checkpoint.region_table().lookup(ocrs).features
+    np.testing.assert_allclose(features[:, :2], [[7, -2], [0, 0]])
+    with torch.inference_mode():
+        tokens = [net.embed_ocrs(None, None, None, torch.from_numpy(features)) for net in (region_set, checkpoint.net)]
+    assert torch.equal(*tokens)
+
+
+def test_region_set_goes_by_the_package_table_if_it_has_none(region_set: RegionSetNet, tmp_path: Path) -> None:
+    checkpoint = hub.load(hub.save(region_set, tmp_path / "x"))
+    assert checkpoint.regions is None
+    assert checkpoint.mix is None
+    assert checkpoint.region_table() is load_region_table()
+
+
+def test_saving_again_does_not_leave_another_region_table(
+    region_set: RegionSetNet, regions: Path, tmp_path: Path
+) -> None:
+    folder = hub.save(region_set, tmp_path / "x", regions=regions)
+    hub.save(region_set, folder, regions=folder / "region_table.npz", overwrite=True)
+    assert hub.load(folder).regions == folder / "region_table.npz"
+    hub.save(region_set, folder, overwrite=True)
+    assert hub.load(folder).regions is None
+
+
+@pytest.mark.parametrize("model_class", ["BiosamplePrior", "BiosampleMix"])
+def test_linear_models_need_no_weights(model_class: str, regions: Path, tmp_path: Path) -> None:
+    folder = write_linear(tmp_path / "linear", model_class)
+    checkpoint = hub.load(folder)
+    assert checkpoint.net is None
+    assert (checkpoint.model_class, checkpoint.mix) == (model_class, 0.25)
+    assert checkpoint.region_table() is load_region_table()
+    shutil.copy(regions, folder / "region_table.npz")
+    other = hub.load(folder)
+    assert other.region_table().n_factors == 2
+    assert len(other.sha256) == 64
+    assert other.sha256 != checkpoint.sha256
+
+
+def test_checksum_tells_linear_models_apart(tmp_path: Path) -> None:
+    folders = [
+        write_linear(tmp_path / "a"),
+        write_linear(tmp_path / "b", "BiosamplePrior"),
+        write_linear(tmp_path / "c", mix=0.5),
+    ]
+    assert len({hub.load(folder).sha256 for folder in folders}) == 3
+    assert hub.load(folders[0]).sha256 == hub.load(write_linear(tmp_path / "d")).sha256
+
+
+def test_bundled_linear_models() -> None:
+    prior, mix = hub.load("biosample-prior"), hub.load("biosample-mix")
+    assert (prior.model_class, mix.model_class) == ("BiosamplePrior", "BiosampleMix")
+    assert prior.mix is None
+    assert mix.mix > 0
+    assert prior.chromosomes == mix.chromosomes == CHROMOSOME_VOCABULARY
+
+
+@pytest.mark.parametrize("name", ["Nonsense", None, 3, "chromfound"])
+def test_unknown_model_class(ours: Path, name: object) -> None:
+    edit_config(ours, model_class=name)
+    says = f"model_class={name!r}; this version knows ChromFound, RegionSet, BiosamplePrior, BiosampleMix"
+    with pytest.raises(ValueError, match=says):
+        hub.load(ours)
+
+
+def test_linear_model_without_its_settings(tmp_path: Path) -> None:
+    folder = write_linear(tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text())
+    del config["chromosomes"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="is not a model configuration .'chromosomes'"):
+        hub.load(folder)
+
+
+def test_a_network_that_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Linear is not one of the networks that can be saved: ChromFound, RegionSet"):
+        hub.save(torch.nn.Linear(2, 2), tmp_path / "x")
 
 
 # The authors' form

@@ -17,12 +17,12 @@ from scfound_atac.data import prepare_rows
 N_CELLS, N_OCRS = 60, 150
 
 
-@pytest.fixture(scope="module", params=["chromfound", "region-set", "biosample-mix"])
+@pytest.fixture(scope="module", params=["chromfound", "region-set", "biosample-mix", "biosample-prior"])
 def folder(request, tmp_path_factory):
-    """A tiny untrained network of each kind in the package's own form, and a model without one."""
+    """A tiny untrained network of each kind in the package's own form, and the models without one."""
     from scfound_atac.nn import ChromFoundConfig, ChromFoundNet, RegionSetConfig, RegionSetNet
 
-    if request.param == "biosample-mix":
+    if request.param.startswith("biosample"):
         return request.param
     if request.param == "region-set":
         torch.manual_seed(0)
@@ -158,8 +158,18 @@ def test_cell_order_and_batch_size_do_not_matter(folder):
     assert_same_up_to_rounding(a[order], b)
 
 
-@pytest.mark.parametrize("convert", [sp.csc_matrix, sp.coo_matrix, sp.csr_array, sp.csc_array, lambda x: x.toarray()])
-@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint8])
+@pytest.mark.parametrize(
+    ("convert", "dtype"),
+    [
+        (sp.csc_matrix, np.float64),
+        (sp.csc_matrix, np.uint8),
+        (sp.coo_matrix, np.int32),
+        (sp.csr_array, np.uint8),
+        (sp.csc_array, np.float64),
+        (lambda x: x.toarray(), np.int32),
+        (lambda x: x.toarray(), np.float64),
+    ],
+)
 def test_storage_does_not_matter(folder, convert, dtype):
     adata = make_cells()
     other = adata.copy()
@@ -278,6 +288,97 @@ def test_basis_must_fit(folder):
         embedded(make_cells()[:, 5:].copy(), folder, basis=reference)
     with pytest.raises(ValueError, match="pooling"):
         embedded(make_cells(), folder, basis=reference, pooling="reconstruction")
+
+
+def test_basis_of_another_model_is_refused(folder):
+    """The linear models know the same regions and store the same fields; only the checksum tells them apart."""
+    reference = make_cells()
+    other = "biosample-mix" if folder == "biosample-prior" else "biosample-prior"
+    embedded(reference, other, n_components=10)
+    with pytest.raises(ValueError, match="same model"):
+        embedded(make_cells(), folder, basis=reference)
+
+
+@pytest.mark.parametrize("n_components", [10, None])
+def test_other_cells_have_no_say_once_there_is_a_basis(folder, n_components):
+    if sfa.hub.load(folder).model_class == "RegionSet" and n_components is None:
+        pytest.skip("a mixture has no whole vector")
+    reference, query = make_cells(), make_cells(seed=3)
+    query.var = reference.var.copy()
+    embedded(reference, folder, n_components=10)
+    together = embedded(query, folder, basis=reference, n_components=n_components)
+    for part in (slice(0, 1), slice(1, 20), slice(20, None)):
+        alone = embedded(query[part].copy(), folder, basis=reference, n_components=n_components)
+        np.testing.assert_allclose(alone, together[part], atol=1e-5 * np.abs(together).max())
+
+
+def test_basis_survives_h5ad(folder, tmp_path):
+    reference = make_cells()
+    expected = embedded(reference, folder, n_components=10)
+    reference.write_h5ad(tmp_path / "reference.h5ad")
+    again = embedded(make_cells(), folder, basis=ad.read_h5ad(tmp_path / "reference.h5ad"))
+    np.testing.assert_allclose(again, expected, atol=1e-5 * np.abs(expected).max())
+
+
+# ---------------------------------------------------------------- models of region knowledge
+
+
+def unknown_cells() -> ad.AnnData:
+    """Cells whose OCRs lie in the centromere of chromosome 1, of which the region table knows nothing."""
+    adata = make_cells()
+    start = 122_600_000 + 10_000 * np.arange(N_OCRS)
+    adata.var = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + 500})
+    adata.var.index = [f"chr1:{s}-{s + 500}" for s in start]
+    assert not sfa.genome.load_region_table().lookup(adata.var).found.any()
+    return adata
+
+
+def test_nothing_known_of_the_regions(folder, caplog):
+    """The counts alone if the model reads them, without a word of depth; an error if not."""
+    adata = unknown_cells()
+    before = adata.copy()
+    with caplog.at_level("WARNING", logger="scfound_atac"):
+        if folder == "biosample-prior":
+            with pytest.raises(ValueError, match="None of the 150 OCRs .* model 'biosample-prior' knows"):
+                embedded(adata, folder, n_components=10)
+            assert_equal(adata, before)
+            return
+        vectors = embedded(adata, folder, n_components=10)
+    assert np.isfinite(vectors).all()
+    assert (vectors.std(axis=0) > 0).all()
+    if sfa.hub.load(folder).model_class == "ChromFound":
+        return
+    assert "None of the 150 OCRs" in caplog.text
+    if sfa.hub.load(folder).model_class == "RegionSet":
+        saved = adata.uns["chromfound"]
+        k = adata.varm["chromfound_pcs"].shape[1]
+        assert not saved["rotation"][k:].any()  # the cell vectors
+        with pytest.raises(ValueError, match="None of the 150 OCRs"):
+            embedded(unknown_cells(), folder, pooling="reconstruction", n_components=None)
+
+
+def test_prior_is_the_mean_of_known_factors():
+    """Without PCA: products with the factors tell the weighted mean over a cell's open OCRs."""
+    adata = make_cells()
+    profiles = embedded(adata, "biosample-prior", n_components=None)
+    factors = sfa.genome.load_region_table().lookup(adata.var).factors.astype(np.float64)
+    is_open = adata.X.toarray() > 0
+    weight = np.log1p(N_CELLS / (1 + is_open.sum(axis=0)))
+    mean = (is_open * weight) @ factors / (is_open @ weight)[:, None]
+    u, _, vt = np.linalg.svd(factors, full_matrices=False)
+    np.testing.assert_allclose(profiles, mean @ (u @ vt).T, atol=1e-4 * np.abs(profiles).max())
+
+
+def test_reconstruction_of_one_cell_is_that_among_others(folder):
+    """The predicted profile belongs to the cell; nothing in it is scaled by the cells it came with."""
+    if sfa.hub.load(folder).model_class != "RegionSet":
+        pytest.skip("a reconstruction by region knowledge")
+    adata = make_cells()
+    together = embedded(adata, folder, n_components=None)
+    assert adata.uns["chromfound"]["params"]["pooling"] == "reconstruction"
+    alone = embedded(make_cells()[3].copy(), folder, n_components=None)
+    assert np.abs(alone).max() > 0
+    np.testing.assert_allclose(alone, together[3:4], atol=1e-5 * np.abs(together).max())
 
 
 # ---------------------------------------------------------------- small and odd, but right
@@ -411,6 +512,23 @@ def test_bad_options(folder, kwargs, error, says):
         embedded(make_cells(), folder, **kwargs)
 
 
+def test_pooling_belongs_to_the_kind_of_model(folder):
+    known = {"ChromFound": {"hidden_mean", "reconstruction"}, "RegionSet": {"mixture", "reconstruction"}}
+    for pooling in ("hidden_mean", "mixture", "profile", "reconstruction"):
+        if pooling in known.get(sfa.hub.load(folder).model_class, {"profile"}):
+            assert embedded(make_cells(), folder, pooling=pooling, n_components=5).shape == (N_CELLS, 5)
+            continue
+        with pytest.raises(ValueError, match=f"Unknown pooling '{pooling}' for model .* use 'auto' or one of"):
+            embedded(make_cells(), folder, pooling=pooling)
+
+
+def test_a_mixture_has_no_whole_vector(folder):
+    if sfa.hub.load(folder).model_class != "RegionSet":
+        pytest.skip("no mixture")
+    with pytest.raises(ValueError, match="Set n_components, or pooling='reconstruction'"):
+        embedded(make_cells(), folder, pooling="mixture", n_components=None)
+
+
 def test_unknown_model_and_device(folder):
     with pytest.raises(KeyError, match="chromfoundx"):
         sfa.tl.embed(make_cells(), model="chromfoundx")
@@ -424,7 +542,7 @@ def test_interrupt_leaves_adata_as_it_was(folder, monkeypatch):
     adata = make_cells()
     before = adata.copy()
 
-    def interrupted(*args):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("scfound_atac.inference.Runner.__call__", interrupted)

@@ -134,7 +134,9 @@ def bundled_table() -> Path:
     return Path(__file__).with_name(BUNDLED_TABLE)
 
 
-@cache
 def load_region_table(path: Path | None = None) -> RegionTable:
     """The region table of the package, or the one at `path`; read once."""
-    return RegionTable.load(path or bundled_table())
+    return _load(path or bundled_table())
+
+
+_load = cache(RegionTable.load)  # of the path found, so that naming no path and None is the same

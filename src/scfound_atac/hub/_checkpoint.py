@@ -41,7 +41,7 @@ class Checkpoint:
     name
         Registry name or folder name.
     sha256
-        Checksum of the weights file.
+        Checksum of the weights file; for the linear models, of configuration and region table.
     chromosomes
         The chromosome vocabulary in the order of its ids; id 0 is padding.
     preparation
@@ -112,7 +112,7 @@ def save(
     regions
         Region table to put beside the weights, if they were trained with another than the package's.
     overwrite
-        Replace weights that are already there.
+        Replace weights that are already there, and their region table.
 
     Returns
     -------
@@ -146,5 +146,7 @@ def save(
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS_FILE)
     if regions is not None and regions.resolve() != (folder / REGIONS_FILE).resolve():
         shutil.copyfile(regions, folder / REGIONS_FILE)
+    elif regions is None and overwrite:  # the table of the weights that were replaced
+        (folder / REGIONS_FILE).unlink(missing_ok=True)
     (folder / CONFIG_FILE).write_text(text)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import struct
@@ -170,8 +171,8 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
             "regions": regions,
         }
         if model_class in LINEAR_MODELS:
-            return Checkpoint(net=None, sha256=sha256_of(regions or bundled_table()), **shared)
-        network = _network_config(model_class, config["network"])
+            return Checkpoint(net=None, sha256=_linear_sha256(path, regions), **shared)
+        network = _network_config(path, model_class, config["network"])
     except (KeyError, TypeError) as error:
         raise _not_a_configuration(path, error) from error
     if model_class == "ChromFound":
@@ -181,9 +182,20 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
     return Checkpoint(net=net, sha256=sha256_of(folder / WEIGHTS_FILE), **shared)
 
 
-def _network_config(model_class: str, sizes: Mapping[str, Any]) -> Any:
+def _linear_sha256(path: Path, regions: Path | None) -> str:
+    """Checksum of a linear model: its configuration, which tells it from the others, and its region table."""
+    return hashlib.sha256((sha256_of(path) + sha256_of(regions or bundled_table())).encode()).hexdigest()
+
+
+def _network_config(path: Path, model_class: str, sizes: Mapping[str, Any]) -> Any:
     from ..nn.networks import MODEL_CLASSES, NETWORKS
 
+    if model_class not in MODEL_CLASSES:
+        msg = (
+            f"{path} has model_class={model_class!r}; this version knows {', '.join((*MODEL_CLASSES, *LINEAR_MODELS))}. "
+            "Run `pip install -U scfound-atac`, or correct the name."
+        )
+        raise ValueError(msg)
     config_class, _ = NETWORKS[MODEL_CLASSES[model_class]]
     return config_class(**sizes)
 

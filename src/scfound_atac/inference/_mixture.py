@@ -2,7 +2,11 @@
 
 Two views of a cell are put side by side: the spectral components of its own counts (without the first one, which tells the cell's
 degree), and the cell vector that a network reads from its open regions. In each, a cell is a direction: a vector of length 1. Both are
-centred, scaled to the Frobenius norms 1 and `mix` over the fitted cells, and rotated to their common principal components.
+centred, scaled, and rotated to their common principal components.
+
+How much the counts are worth is told by their spectrum. The smallest eigenvalue found is taken for the noise floor: each spectral
+component is shrunk by the share of its eigenvalue above it, and the view as a whole is scaled to the root of that share over
+all components, against `mix` for the cell vectors. Sparse cells therefore lean on what is known of their regions, deep ones on themselves.
 """
 
 from __future__ import annotations
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from ._profiles import CellReader
+    from ._spectral import SpectralFit
+
+DEFAULT_MIX = 0.67
+_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def embed_mixture(
     prepare
         What is done to a chunk of the matrix first.
     mix
-        Frobenius norm of the cell vectors beside that of the spectral components, 1.
+        Frobenius norm of the cell vectors; that of the spectral components is the root of their share above the noise, below 1.
     kept
         Columns that take part, shape (n_columns,).
     n_components
@@ -123,13 +131,13 @@ def _views(
 def _fit(
     counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
-    fit = spectral_fit(counts, n_components + 1, seed)
-    axes = np.ascontiguousarray(fit.axes[:, 1:])
+    fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
+    axes, share = _above_noise(fit)
     views = _views(counts, fit.idf, axes, reader).astype(np.float64)
     mean, k = views.mean(axis=0), axes.shape[1]
     views -= mean
     weight = np.empty(views.shape[1])
-    for part, norm in ((slice(0, k), 1.0), (slice(k, None), mix)):
+    for part, norm in ((slice(0, k), np.sqrt(share)), (slice(k, None), mix)):
         size = np.linalg.norm(views[:, part])
         weight[part] = norm / size if size > 1e-6 * np.sqrt(len(views)) else 0.0
     views *= weight
@@ -145,3 +153,12 @@ def _fit(
     rotation *= np.sign(rotation[np.abs(rotation).argmax(axis=0), np.arange(len(values))])
     basis = MixtureBasis(fit.idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
     return basis, values / total
+
+
+def _above_noise(fit: SpectralFit) -> tuple[NDArray[np.float32], float]:
+    """Axes of all components but the first and the last, shrunk by what their eigenvalues have above the last one, and that share."""
+    values = fit.values[1:]
+    if len(values) < 2:
+        return fit.axes[:, :0], 0.0
+    signal = values[:-1] - values[-1]
+    return fit.axes[:, 1:-1] * np.sqrt(signal / values[:-1]).astype(np.float32), float(signal.sum() / values[:-1].sum())

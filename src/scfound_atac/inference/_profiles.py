@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Profiles this small are written out; the iterative solver wants more cells and OCRs than components.
 _DENSE_ENTRIES = 200_000
+_NO_VARIANCE = 1e-10  # what rounding leaves of the variance of equal cells, as a share of their sum of squares
 
 
 class CellReader(Protocol):
@@ -105,7 +106,7 @@ def embed_profiles(
         What is done to a chunk of the matrix first.
     mix
         Size of the low-rank part beside TF-IDF, both centred and of unit Frobenius norm over the fitted cells; None for the low-rank
-        part alone.
+        part alone, as the reader gives it.
     kept
         Columns that take part, shape (n_columns,).
     n_components
@@ -185,16 +186,19 @@ def gather(
 def _weights(
     weighted: csr_matrix, vectors: NDArray[np.float32], keys: NDArray[np.float32], mix: float | None
 ) -> tuple[float, float]:
-    """Factors that give both parts, centred, the wanted Frobenius norms: 1 and `mix`."""
-    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
-    low_rank = float(np.sqrt(max(np.sum((centred.T @ centred) * (keys.T @ keys).astype(np.float64)), 0)))
-    inverse_low_rank = 1 / low_rank if low_rank > 0 else 0.0
+    """Factors that give both parts, centred, the wanted Frobenius norms: 1 and `mix`. A part that all cells share keeps its size."""
     if mix is None:
-        return 0.0, inverse_low_rank
+        return 0.0, 1.0
+    vectors, gram = vectors.astype(np.float64), keys.T.astype(np.float64) @ keys
+    centred = vectors - vectors.mean(axis=0)
+    low_rank = _inverse_norm(np.sum((centred.T @ centred) * gram), np.sum((vectors.T @ vectors) * gram))
     mean = np.asarray(weighted.mean(axis=0, dtype=np.float64)).ravel()
-    squares = float(np.sum(weighted.data.astype(np.float64) ** 2))
-    signal = float(np.sqrt(max(squares - weighted.shape[0] * float(mean @ mean), 0)))
-    return (1 / signal if signal > 0 else 0.0), mix * inverse_low_rank
+    squares = np.sum(weighted.data.astype(np.float64) ** 2)
+    return _inverse_norm(squares - weighted.shape[0] * (mean @ mean), squares), mix * low_rank
+
+
+def _inverse_norm(variance: float, squares: float) -> float:
+    return 1 / float(np.sqrt(variance)) if variance > _NO_VARIANCE * squares else 1.0
 
 
 def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDArray[np.float64]]:
@@ -207,21 +211,32 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDAr
         raise ValueError(msg)
     n_components = min(n_components, n_cells - 1, n_ocrs)
     mean = profiles.mean()
-    total = _total_variance(profiles, mean)
-    if not total > 1e-12:
+    squares = _sum_of_squares(profiles)
+    total = squares - n_cells * float(mean @ mean)
+    if not total > _NO_VARIANCE * squares:
         msg = (
             "All cells have the same profile; there is nothing for PCA to find. Check that the matrix is not constant."
         )
         raise ValueError(msg)
-    if n_cells * n_ocrs <= _DENSE_ENTRIES or n_components > min(n_cells, n_ocrs) // 4:
+    if profiles.signal == 0:  # low rank alone: a problem of as many dimensions as a cell vector
+        basis_of_keys, scale = np.linalg.qr(profiles.keys.astype(np.float64))
+        vectors = profiles.vectors - profiles.vectors.mean(axis=0, dtype=np.float64)
+        _, values, axes = np.linalg.svd(vectors @ scale.T, full_matrices=False)
+        values, axes = values[:n_components], (axes @ basis_of_keys.T)[:n_components]
+    elif n_cells * n_ocrs <= _DENSE_ENTRIES or n_components > min(n_cells, n_ocrs) // 4:
         _, values, axes = np.linalg.svd(profiles.dense().astype(np.float64) - mean, full_matrices=False)
         values, axes = values[:n_components], axes[:n_components]
     else:
+        by_column = profiles.weighted.T.tocsr()  # twice as fast as a transposed product
+
+        def transposed_times(y: NDArray) -> NDArray:
+            return profiles.signal * (by_column @ y) + profiles.keys @ (profiles.vectors.T @ y)
+
         centred: LinearOperator = LinearOperator(
             (n_cells, n_ocrs),
             dtype=np.float64,
             matvec=lambda x: profiles.times(x.ravel()) - mean @ x.ravel(),
-            rmatvec=lambda y: profiles.transposed_times(y.ravel()) - mean * y.sum(),
+            rmatvec=lambda y: transposed_times(y.ravel()) - mean * y.sum(),
         )
         start = np.random.default_rng(seed).standard_normal(min(n_cells, n_ocrs))
         _, values, axes = svds(centred, k=n_components, v0=start, tol=1e-4)
@@ -234,10 +249,10 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDAr
     return basis, values**2 / total
 
 
-def _total_variance(profiles: _Profiles, mean: NDArray[np.float64]) -> float:
-    """Squared Frobenius norm of the centred profiles."""
+def _sum_of_squares(profiles: _Profiles) -> float:
+    """Squared Frobenius norm of the profiles."""
     vectors, keys = profiles.vectors.astype(np.float64), profiles.keys.astype(np.float64)
     own = profiles.signal**2 * float(np.sum(profiles.weighted.data.astype(np.float64) ** 2))
     low_rank = float(np.sum((vectors.T @ vectors) * (keys.T @ keys)))
     both = 2 * profiles.signal * float(np.sum((profiles.weighted @ keys) * vectors))
-    return own + low_rank + both - len(vectors) * float(mean @ mean)
+    return own + low_rank + both

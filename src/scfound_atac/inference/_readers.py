@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._logging import logger
 from ..data._prepare import prepare_rows
 
 if TYPE_CHECKING:
@@ -96,10 +97,25 @@ class NetworkVectors:
 
 
 def cell_reader(checkpoint: Checkpoint, ocrs: pd.DataFrame, *, reconstruction: bool = False) -> CellReader:
-    """What reads the cells of an OCR set for a model of region knowledge, to embed them or to reconstruct their profiles."""
+    """What reads the cells of an OCR set for a model of region knowledge, to embed them or to reconstruct their profiles.
+
+    Raises
+    ------
+    ValueError
+        If nothing is known of any OCR and the model has nothing else to go by.
+    """
     known = checkpoint.region_table().lookup(ocrs)
+    if not known.found.any():
+        msg = f"None of the {len(ocrs)} OCRs overlaps a region that model {checkpoint.name!r} knows"
+        if checkpoint.model_class == "BiosamplePrior" or reconstruction:
+            msg += ". Check coordinates and genome build (sfa.pp.liftover_ocrs), or use a model that reads the counts themselves."
+            raise ValueError(msg)
+        logger.warning("%s: cells are compared by their counts alone", msg)
     if checkpoint.model_class == "BiosamplePrior":
         return MeanFactors(known.factors)
     if checkpoint.model_class == "BiosampleMix":
         return RidgeFactors(known.factors)
-    return NetworkVectors(checkpoint, known.features, reconstruction=reconstruction)
+    reader = NetworkVectors(checkpoint, known.features, reconstruction=reconstruction)
+    if not known.found.any():  # all messages are the same: what is left to read from them is depth
+        reader.messages = np.zeros_like(reader.messages)
+    return reader

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..inference import Basis, Embedding
     from ..inference._runner import Precision
 
-DEFAULT_MODEL = "chromfound-bmmc"
+DEFAULT_MODEL = "region-set"
 _METHOD = "chromfound"
 
 
@@ -56,12 +56,21 @@ def embed(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Embed cells with a pretrained network, without labels or training.
+    """Embed cells with a pretrained model, without labels or training.
 
-    Each cell's accessibility over *all* its OCRs goes through the network in genome order; the hidden state of every OCR is averaged
-    over the hidden dimensions, and the resulting vector, one number per OCR, is reduced by PCA (ChromFound, arXiv 2505.12638, section A.1;
-    the paper keeps 50 components). Column order, chromosome naming, batch size, sparse format and cell order do not change a cell's
-    result beyond float32 rounding. OCRs on chromosomes the network does not know (chrM, scaffolds) are left out, with a warning.
+    What happens depends on the kind of `model`:
+
+    ``"region-set"``, the default
+        A network reads each cell's open OCRs, each known by the tissues it is open in, and gives a cell vector; beside it stand the
+        spectral components of the cell's own counts. Both are rotated to common principal components. See the models page.
+    ``"biosample-prior"``, ``"biosample-mix"``
+        The same knowledge without a network: the mean of the open regions' factors; TF-IDF plus the profile imputed from them.
+    ChromFound (``"chromfound-bmmc"``, ``"chromfound"``, a folder)
+        *All* OCRs go through the network in genome order; the hidden state of every OCR is averaged over the hidden dimensions, and the
+        resulting vector, one number per OCR, is reduced by PCA (arXiv 2505.12638, section A.1; the paper keeps 50 components).
+
+    Column order, chromosome naming, batch size, sparse format and cell order do not change a cell's result beyond rounding. OCRs on
+    chromosomes the model does not know (chrM, scaffolds) are left out, with a warning.
 
     Parameters
     ----------
@@ -74,25 +83,29 @@ def embed(
     layer
         Layer to read; ``X`` if None.
     recipe
-        How counts are prepared, cell by cell: ``"chromfound"`` is total-count normalisation and log1p as in the paper (Appendix C), with
-        the total the model was trained with; a mapping with ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is.
+        How counts are prepared, cell by cell, before the model sees them. ``"auto"``: as the model was trained. For ChromFound that is
+        ``"chromfound"``, total-count normalisation and log1p as in the paper (Appendix C); the other models take counts. A mapping with
+        ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is, whatever it holds.
         The authors' summing of neighbouring cells is a step of its own: `scfound_atac.pp.recipe_chromfound`.
     pooling
-        ``"hidden_mean"``: mean over the hidden dimensions (the paper's). ``"reconstruction"``: the decoder's accessibility.
+        What is read from the model. ChromFound: ``"hidden_mean"`` (the paper's) or ``"reconstruction"``, the decoder's accessibility.
+        Region-set: ``"mixture"``, or ``"reconstruction"``, the predicted log fold change of each OCR over the mean cell. The linear
+        models: ``"profile"``. ``"auto"`` is the first of each.
     n_components
         Number of principal components, or None for the whole vector of length ``n_vars`` in the data's own column order (dense: 4 bytes x
-        cells x OCRs; OCRs that were left out are 0).
+        cells x OCRs; OCRs that were left out are 0). Of a mixture, which has no such vector, None gives the reconstruction.
     basis
         AnnData embedded before with the same model and the same OCRs (in any order): its components are used instead of fitting new
         ones, so both land in the same space. Give `key_added` as it was given there.
     n_fit_cells
-        PCA is fitted to at most this many cells, chosen by `seed` and cell name.
+        PCA, and what else depends on the cells together, is fitted to at most this many, chosen by `seed` and cell name.
     genome
         Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
     modality
         Modality of a MuData, ``"atac"`` if None.
     batch_size
-        Cells per forward pass; ``"auto"`` goes by the device's memory.
+        Cells per forward pass; ``"auto"`` goes by the device's memory. This and the next two matter to ChromFound alone: for the other
+        models a CPU is enough.
     device
         ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
     precision
@@ -109,13 +122,13 @@ def embed(
     None, or the copy. Sets:
 
     `adata.obsm['X_chromfound' | key_added]` : ndarray (n_obs, n_components), float32
-        The embedding.
+        The embedding. The key is the same for all models, so that a notebook runs on with another one; ``uns`` says which it was.
     `adata.varm['chromfound_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
-        Principal axes, unless `n_components` is None.
+        Principal axes, unless `n_components` is None; of a mixture the spectral axes.
     `adata.varm['chromfound_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
-        What is subtracted before projecting.
+        What is subtracted before projecting; of a mixture zero.
     `adata.uns['chromfound' | key_added]['params']` : dict
-        Model name and checksum, package version, recipe, layer, seed and so on.
+        Model name and checksum, package version, recipe, layer, seed and so on. Beside it stands what `basis` needs again.
 
     Raises
     ------
@@ -265,6 +278,7 @@ def _regions_only(task: _Task, device: str, precision: str, batch_size: object) 
 def _run_mixture(task: _Task, *, device: str, precision: Precision, batch_size: int | Literal["auto"]) -> _Outcome:
     """Spectral components of the counts beside the cell vectors of a network that reads the open regions."""
     from ..inference import Basis, Embedding, MixtureBasis, cell_reader, embed_mixture
+    from ..inference._mixture import DEFAULT_MIX
 
     order, kept = _regions_only(task, device, precision, batch_size)
     basis = None
@@ -278,7 +292,7 @@ def _run_mixture(task: _Task, *, device: str, precision: Precision, batch_size: 
         task.matrix,
         cell_reader(task.checkpoint, task.ocrs),
         prepare=task.prepare,
-        mix=1.0 if task.checkpoint.mix is None else task.checkpoint.mix,
+        mix=DEFAULT_MIX if task.checkpoint.mix is None else task.checkpoint.mix,
         kept=kept,
         n_components=task.n_components or 0,
         fit_rows=task.fit_rows,
