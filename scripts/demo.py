@@ -55,14 +55,14 @@ def main() -> None:
 
     labels = adata.obs["cell_type"].astype(str).to_numpy()
     print(f"\n{'':14}{'KMeans ARI':18}{'KMeans NMI':18}15-NN accuracy")
-    for name, key in (("ChromFound", "X_chromfound"), ("TF-IDF + LSI", "X_lsi")):
+    for name, key in (("sfa.tl.embed", "X_chromfound"), ("TF-IDF + LSI", "X_lsi")):
         print(f"{name:14}{scores(adata.obsm[key], labels)}")
     print("Higher is better. Use what wins on data like yours.")
 
     args.out.mkdir(parents=True, exist_ok=True)
     sc.pp.neighbors(adata, use_rep="X_chromfound")
     sc.tl.umap(adata)
-    figure = sc.pl.umap(adata, color="cell_type", title="ChromFound, bundled weights", show=False, return_fig=True)
+    figure = sc.pl.umap(adata, color="cell_type", title="sfa.tl.embed, bundled weights", show=False, return_fig=True)
     figure.savefig(args.out / "umap.png", dpi=120, bbox_inches="tight")
     print(f"\nwrote {args.out / 'umap.png'}")
 

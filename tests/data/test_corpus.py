@@ -215,3 +215,13 @@ def test_counts_survive_as_they_are(folder: Path) -> None:
         adata.X = counts.tocsr()
 
     assert rewrite(folder, "simulated_0.h5ad", largest).studies[0].read(3, 1)[0, 5] == 255
+
+
+def test_weights_of_a_run_by_name_and_kind(corpus_folder: Path) -> None:
+    simulated, real = Corpus(corpus_folder).studies
+    only_real = Corpus(corpus_folder, {"simulated": 0}).studies
+    assert [study.name for study in only_real] == [real.name]
+    changed = Corpus(corpus_folder, {"real": 7}).studies
+    assert [study.weight for study in changed] == [simulated.weight, 7]
+    with pytest.raises(ValueError, match="no study and no kind of studies named liver"):
+        Corpus(corpus_folder, {"liver": 1})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,9 @@ class Corpus:
     ----------
     folder
         The folder, or its ``corpus.yaml``.
+    weights
+        Weights to be used instead of those in ``corpus.yaml``, by name of the study or by kind (``"real"``, ``"simulated"``); 0 leaves a
+        study out.
 
     Attributes
     ----------
@@ -160,10 +163,10 @@ class Corpus:
     FileNotFoundError
         If ``corpus.yaml`` or a file it lists is missing.
     ValueError
-        If the description is incomplete or the files are not what it says.
+        If the description is incomplete or the files are not what it says, or `weights` names what is not there.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, weights: Mapping[str, float] | None = None) -> None:
         folder = Path(folder)
         self.folder = folder.parent if folder.name == CORPUS_FILE else folder
         path = self.folder / CORPUS_FILE
@@ -172,6 +175,13 @@ class Corpus:
             raise FileNotFoundError(msg)
         described = _description(path)
         studies = [_study(self.folder, number, entry) for number, entry in enumerate(described["studies"])]
+        weights = weights or {}
+        if unknown := set(weights) - {name for study in studies for name in (study.name, study.kind)}:
+            msg = f"{path} has no study and no kind of studies named {', '.join(sorted(unknown))}."
+            raise ValueError(msg)
+        studies = [
+            replace(study, weight=weights.get(study.name, weights.get(study.kind, study.weight))) for study in studies
+        ]
         self.studies = tuple(study for study in studies if study.weight > 0)
         if not self.studies:
             msg = f"{path} lists no study with a weight above 0."

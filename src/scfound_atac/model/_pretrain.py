@@ -108,7 +108,7 @@ class _Run:
     def __init__(self, config: PretrainConfig, fabric: Fabric, *, resume: bool) -> None:
         self.config, self.fabric = config, fabric
         self.folder = Path(config.output)
-        self.corpus = Corpus(config.corpus)
+        self.corpus = Corpus(config.corpus, config.study_weights)
         torch.manual_seed(config.seed)
         self.start = _start(config)
         net = self.start.net

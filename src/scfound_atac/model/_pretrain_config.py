@@ -52,6 +52,8 @@ class PretrainConfig:
         Folder with ``corpus.yaml``.
     output
         Folder of the run.
+    study_weights
+        Weights of studies in this run, by name or kind, instead of those in ``corpus.yaml``; 0 leaves them out.
     network
         ``kind`` and the sizes of a new network.
     init_from
@@ -81,6 +83,7 @@ class PretrainConfig:
 
     corpus: str
     output: str
+    study_weights: dict[str, float] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None
     region_table: str | None = None
