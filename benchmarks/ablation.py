@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py --data DIR --corpus CORPUS --runs RUNS --out ablation.csv [--n-steps 3000]
 
-Networks are those of scripts/pretraining/region_set.yaml with fewer steps, trained here into --runs (a run that is there is gone on with, or
-taken as it is). Scores are those of benchmarks/zero_shot.py, unsmoothed, at full depth and at 30 % and 10 % of the counts.
+Networks are those of scripts/pretraining/region_set.yaml with fewer steps, trained here into --runs (a run that is
+there is gone on with, or taken as it is). Scores are those of benchmarks/zero_shot.py, unsmoothed, at full depth and at 30 % and 10 % of the counts.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ N_COMPONENTS = 30
 
 
 class UnitMeanFactors(MeanFactors):
-    """The linear prior in the place of the network: the same lengths, 1."""
+    """The linear prior in the place of the network."""
 
     def __call__(self, counts, weighted, idf):
+        """Cell vectors of length 1."""
         vectors = super().__call__(counts, weighted, idf)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
@@ -98,10 +99,7 @@ def main() -> None:
     logging.getLogger("scfound_atac").setLevel(logging.ERROR)
     sfa.settings.progress_bar = False
 
-    folders = {
-        name: train(name, changes, args.corpus, args.runs, args.n_steps)
-        for name, changes in TRAINED.items()
-    }
+    folders = {name: train(name, changes, args.corpus, args.runs, args.n_steps) for name, changes in TRAINED.items()}
     methods = {
         **folders,
         "cell vectors alone": with_mix(folders["whole"], 1e6),

@@ -315,3 +315,33 @@ def test_network_that_knows_regions(tmp_path: Path) -> None:
     np.testing.assert_allclose(latent, adata.obsm["X_chromfound"], atol=1e-5)
     with pytest.raises(ValueError, match="expects n_factors=7"):
         ChromFound(adata, config={**TINY, "n_factors": 7})
+
+
+def test_training_with_other_objectives(adata: AnnData) -> None:
+    """The validation loss falls: which OCRs the hidden reads of a cell fall into can be told from its kind."""
+    model = ChromFound(adata, config=TINY)
+    model.train(max_epochs=15, objectives={"denoise": 1.0, "contrast": 0.1}, crop_size=64, **TRAIN)
+    loss = model.history_["validation_loss"].to_numpy(dtype=float).ravel()
+    assert loss[-1] < 0.9 * loss[0]
+    assert model.checkpoint.training["objectives"] == {"denoise": 1.0, "contrast": 0.1}
+    assert np.isfinite(model.get_latent_representation(n_components=4)).all()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [({"guess": 1.0}, "Unknown objectives: 'guess'"), ({"identity": 1.0}, "needs simulated cells")],
+)
+def test_objectives_that_cannot_be(adata: AnnData, objectives: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ChromFound(adata, config=TINY).train(objectives=objectives, **TRAIN)
+
+
+def test_objectives_need_counts() -> None:
+    adata = setup(make_adata(), recipe=None)
+    with pytest.raises(ValueError, match="need counts to thin"):
+        ChromFound(adata, config=TINY).train(objectives={"denoise": 1.0}, **TRAIN)
+
+
+def test_another_kind_of_model_is_refused(adata: AnnData) -> None:
+    with pytest.raises(ValueError, match="'biosample-prior' is a BiosamplePrior model, not ChromFound"):
+        ChromFound.from_pretrained("biosample-prior", adata)

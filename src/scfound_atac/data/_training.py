@@ -38,15 +38,23 @@ class CellCrops(Dataset):
         return self.values.shape[0]
 
     def __getitem__(self, rows: list[int]) -> dict[str, Any]:
-        """Values (B, crop_size) of cells `rows`, and the number of the crop's first OCR."""
+        """Values (B, crop_size) of cells `rows`, their sums over all OCRs (B,), and the number of the crop's first OCR."""
         rng = np.random.default_rng([self.seed, self.epoch, *rows])
         first = int(rng.integers(self.values.shape[1] - self.crop_size + 1))
-        block = self.values[rows][:, first : first + self.crop_size]
-        return {"value": torch.from_numpy(block.toarray()), "first": first}
+        cells = self.values[rows]
+        total = torch.from_numpy(np.asarray(cells.sum(axis=1), dtype=np.float32).ravel())
+        block = cells[:, first : first + self.crop_size]
+        return {"value": torch.from_numpy(block.toarray()), "total": total, "first": first}
 
 
 class CellDataModule(pl.LightningDataModule):
-    """Splits cells into training and validation and serves batches of crops."""
+    """Splits cells into training and validation and serves batches of crops.
+
+    Attributes
+    ----------
+    fraction_open
+        Share of the training cells in which each OCR is open, shape (OCRs,), float32.
+    """
 
     def __init__(
         self,
@@ -66,6 +74,7 @@ class CellDataModule(pl.LightningDataModule):
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size = batch_size
         self.seed = seed
+        self.fraction_open = (values[self.train_idx].getnnz(axis=0) / max(1, self.n_train)).astype(np.float32)
         self._train = CellCrops(values[self.train_idx], crop_size, seed)
         self._validation = CellCrops(values[self.val_idx], crop_size, seed + 1)
 

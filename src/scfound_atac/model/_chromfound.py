@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,7 @@ from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference import Runner, embed_matrix
 from ..nn import ChromFoundConfig, ChromFoundNet
 from ._module import ChromFoundModule
-from ._training_plan import MaskedTrainingPlan
+from ._training_plan import MaskedTrainingPlan, ObjectivesTrainingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ class ChromFound(BaseModelClass):
         Registered with `setup_anndata`.
     config
         Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None. With
-        ``n_factors=32`` the network is told what is known of each region (`scfound_atac.genome.load_region_table`).
+        ``n_factors=50`` the network is told what is known of each region (`scfound_atac.genome.load_region_table`).
     checkpoint
         Start from this pretrained network instead; see also `from_pretrained`.
     seed
@@ -87,6 +88,12 @@ class ChromFound(BaseModelClass):
                 torch.manual_seed(seed)
                 net = ChromFoundNet(config)
             checkpoint = Checkpoint(net=net, name="untrained", sha256="", preparation=DEFAULT_PREPARATION)
+        if checkpoint.model_class != "ChromFound":
+            msg = (
+                f"{checkpoint.name!r} is a {checkpoint.model_class} model, not ChromFound; use it with sfa.tl.embed, "
+                "or train it with `sfa pretrain`."
+            )
+            raise ValueError(msg)
         self._checkpoint = checkpoint
         ocrs = get_ocrs(self.adata.var)
         order = Runner(checkpoint, ocrs, device="cpu", batch_size=1).order
@@ -169,13 +176,14 @@ class ChromFound(BaseModelClass):
         mask_ratio: float = 0.15,
         n_warmup_steps: int = 100,
         loss_on: Literal["replaced", "all"] = "replaced",
+        objectives: Mapping[str, float] | None = None,
         train_size: float = 0.9,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         seed: int = 0,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train with the paper's masked objective (section 3.3).
+        """Train with the paper's masked objective (section 3.3), or with others.
 
         Parameters
         ----------
@@ -194,6 +202,9 @@ class ChromFound(BaseModelClass):
         loss_on
             ``"replaced"`` counts the error at the replaced positions alone, as in the paper. ``"all"`` counts every position, which closes
             the short cut of answering the opposite of what is seen (see the models page of the documentation).
+        objectives
+            Weights of a sum of other objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the
+            documentation lists them. They thin counts, so the model must be set up with counts; `mask_ratio` and `loss_on` have no say.
         train_size
             Share of cells to train on; the rest is for validation.
         accelerator, devices
@@ -206,7 +217,7 @@ class ChromFound(BaseModelClass):
         Raises
         ------
         ValueError
-            For a `train_size` outside (0, 1], or an unknown `loss_on`.
+            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` on values that are not counts.
         """
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
@@ -214,22 +225,28 @@ class ChromFound(BaseModelClass):
         if not 0 < train_size <= 1:
             msg = f"train_size must lie in (0, 1], got {train_size}."
             raise ValueError(msg)
+        setup = self.adata_manager.registry["setup_args"]
+        if objectives is not None and setup["recipe"] is None:
+            msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
+            raise ValueError(msg)
         data = CellDataModule(
-            self._values(self.adata)[:, self._order],
+            self._values(self.adata, prepared=objectives is None)[:, self._order],
             batch_size=batch_size,
             crop_size=crop_size,
             train_size=train_size,
             seed=seed,
         )
-        plan = MaskedTrainingPlan(
-            self.module,
-            lr=lr,
-            weight_decay=weight_decay,
-            mask_ratio=mask_ratio,
-            n_warmup_steps=n_warmup_steps,
-            loss_on=loss_on,
-            seed=seed,
-        )
+        options: dict[str, Any] = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "n_warmup_steps": n_warmup_steps,
+            "seed": seed,
+        }
+        if objectives is None:
+            plan = MaskedTrainingPlan(self.module, mask_ratio=mask_ratio, loss_on=loss_on, **options)
+        else:
+            preparation = dict(self._checkpoint.preparation)
+            plan = ObjectivesTrainingPlan(self.module, objectives, data.fraction_open, preparation, **options)
         trainer_kwargs = {
             "enable_progress_bar": settings.progress_bar,
             "check_val_every_n_epoch": 1 if data.n_val else None,
@@ -245,14 +262,14 @@ class ChromFound(BaseModelClass):
             torch.manual_seed(seed)
             self.module.train()
             runner()
-        self._checkpoint = Checkpoint(
+        loss = {"objectives": dict(objectives)} if objectives else {"mask_ratio": mask_ratio, "loss_on": loss_on}
+        self._checkpoint = replace(
+            self._checkpoint,
             net=self.module.net,
             name="trained",
             sha256="",
-            chromosomes=self._checkpoint.chromosomes,
-            preparation=self._checkpoint.preparation,
             training={
-                "objective": "masked reconstruction",
+                "objective": "objectives" if objectives else "masked reconstruction",
                 "n_cells": data.n_train,
                 "n_ocrs": len(self._order),
                 "n_steps": int(runner.trainer.global_step),
@@ -260,18 +277,17 @@ class ChromFound(BaseModelClass):
                 "batch_size": batch_size,
                 "crop_size": crop_size or len(self._order),
                 "lr": lr,
-                "mask_ratio": mask_ratio,
-                "loss_on": loss_on,
                 "seed": seed,
+                **loss,
             },
         )
 
-    def _values(self, adata: AnnData) -> csr_matrix:
-        """Prepared accessibility in the columns' own order."""
+    def _values(self, adata: AnnData, *, prepared: bool = True) -> csr_matrix:
+        """Prepared accessibility, or the counts, in the columns' own order."""
         from scipy.sparse import vstack
 
         layer = self.adata_manager.registry["setup_args"]["layer"]
-        chunks = [self._prepare(rows) for _, rows in iter_rows(get_matrix(adata, layer))]
+        chunks = [self._prepare(rows) if prepared else rows for _, rows in iter_rows(get_matrix(adata, layer))]
         return vstack(chunks, format="csr", dtype=np.float32)
 
     def _prepare(self, rows: csr_matrix) -> csr_matrix:
@@ -354,6 +370,7 @@ class ChromFound(BaseModelClass):
             chromosomes=self._checkpoint.chromosomes,
             preparation=self._checkpoint.preparation,
             training=self._checkpoint.training,
+            regions=self._checkpoint.regions,
             overwrite=overwrite,
         )
         get_ocrs(self.adata.var)[["chrom", "start", "end"]].to_csv(folder / OCR_FILE, sep="\t", index=False)

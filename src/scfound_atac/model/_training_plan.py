@@ -1,4 +1,4 @@
-"""The masked objective of ChromFound as a Lightning module."""
+"""Objectives as Lightning modules for training on one AnnData."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import lightning.pytorch as pl
 import torch
 
 from ..nn.masking import mask_values
+from ..nn.objectives import Objectives
 from ._schedule import warmup_cosine
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.optim.lr_scheduler import LambdaLR
 
@@ -88,3 +93,46 @@ class MaskedTrainingPlan(pl.LightningModule):
 
         scheduler: LambdaLR = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class ObjectivesTrainingPlan(MaskedTrainingPlan):
+    """A weighted sum of the objectives of `scfound_atac.nn.objectives`, which see raw counts.
+
+    Parameters
+    ----------
+    module
+        Network with the OCRs of the training set.
+    objectives
+        Weight of each objective by name; `identity` needs simulated cells and is refused.
+    fraction_open
+        Share of the cells in which each OCR is open, shape (L,).
+    preparation
+        How counts become what the network sees: ``target_sum`` and ``log1p``.
+    **options
+        Of `MaskedTrainingPlan`.
+    """
+
+    def __init__(
+        self,
+        module: ChromFoundModule,
+        objectives: Mapping[str, float],
+        fraction_open: NDArray[np.float32],
+        preparation: Mapping[str, Any],
+        **options: Any,
+    ) -> None:
+        super().__init__(module, **options)
+        self.objectives = Objectives(module.net, objectives, **preparation)
+        self.register_buffer("fraction_open", torch.from_numpy(fraction_open), persistent=False)
+
+    def _loss(self, batch: dict[str, Any], seed: int) -> Tensor:
+        counts: Tensor = batch["value"]
+        crop = slice(batch["first"], batch["first"] + counts.shape[1])
+        known = {"chromosome": self.module.chromosome, "start": self.module.start, "end": self.module.end}
+        known |= {"factors": self.module.factors, "fraction_open": self.fraction_open}
+        cells = {
+            "counts": counts,
+            "total": batch["total"],
+            "label": torch.full((len(counts),), -1, device=counts.device),
+            "seed": seed * 10_007 + torch.arange(len(counts)),
+        }
+        return self.objectives({name: x[crop] for name, x in known.items() if x is not None} | cells)[0]
