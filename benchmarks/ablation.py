@@ -3,7 +3,8 @@
     python benchmarks/ablation.py --data DIR --corpus CORPUS --runs RUNS --out ablation.csv [--n-steps 3000]
 
 Networks are those of scripts/pretraining/region_set.yaml with fewer steps, trained here into --runs (a run that is
-there is gone on with, or taken as it is). Scores are those of benchmarks/zero_shot.py, unsmoothed, at full depth and at 30 % and 10 % of the counts.
+there is gone on with, or taken as it is). Scores are those of benchmarks/zero_shot.py, unsmoothed, at
+full depth and at 30 % and 10 % of the counts.
 """
 
 from __future__ import annotations

@@ -117,7 +117,6 @@ def test_network_vectors_of_an_embedding_have_length_one(factors, counts, idf, c
     reader = NetworkVectors(checkpoint, factors)
     vectors = reader(counts, counts, idf)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(reader.keys.T @ reader.keys, np.eye(reader.keys.shape[1]), atol=1e-4)
     raw = NetworkVectors(checkpoint, factors, reconstruction=True)(counts, counts, idf)
     np.testing.assert_allclose(vectors, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
 

@@ -561,3 +561,10 @@ def test_real_cells_need_no_declaration(folder, data_dir):
     adata = ad.read_h5ad(data_dir / "bone_marrow_atac.h5ad")[:40].copy()
     sfa.tl.embed(adata, model=folder, n_components=10)
     assert np.isfinite(adata.obsm["X_chromfound"]).all()
+
+
+def test_share_of_known_ocrs_is_recorded():
+    adata = make_cells()
+    sfa.tl.embed(adata, model="biosample-prior", n_components=4)
+    found = sfa.genome.load_region_table().lookup(adata.var).found
+    assert adata.uns["chromfound"]["params"]["share_known"] == pytest.approx(found.mean())

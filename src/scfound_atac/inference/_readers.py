@@ -38,12 +38,7 @@ class MeanFactors:
     """
 
     def __init__(self, factors: NDArray[np.float32]) -> None:
-        self.factors = factors  # (L, k)
-        values, vectors = np.linalg.eigh(factors.T.astype(np.float64) @ factors)
-        inverse_root = np.divide(
-            1, np.sqrt(np.abs(values)), out=np.zeros_like(values), where=values > 1e-9 * values.max()
-        )
-        self.keys = (factors @ (vectors * inverse_root @ vectors.T)).astype(np.float32)
+        self.factors, self.keys = factors, orthonormal(factors)
 
     def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `CellReader`."""
@@ -71,8 +66,8 @@ class RidgeFactors:
 class NetworkVectors:
     """Cell vectors and keys of a `RegionSetNet`; a sparse product and a small network, so that a CPU is enough.
 
-    For an embedding, vectors have length 1 and keys are orthonormal: cells are compared by the direction of their vectors, which is what
-    the contrastive objective trains. As a `reconstruction`, both are as the network gives them: the log fold change of each region.
+    For an embedding, vectors have length 1: cells are compared by the direction of their vectors, which is what the contrastive
+    objective trains. For a `reconstruction` they are as the network gives them; times the keys, the log fold change of each region.
     """
 
     def __init__(self, checkpoint: Checkpoint, features: NDArray[np.float32], *, reconstruction: bool = False) -> None:
@@ -81,8 +76,7 @@ class NetworkVectors:
         self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
         with torch.inference_mode():
             ocrs = self.net.embed_ocrs(None, None, None, torch.from_numpy(features))
-            keys, self.messages = self.net.keys(ocrs).numpy(), self.net.messages(ocrs).numpy()
-        self.keys = keys if reconstruction else orthonormal(keys)
+            self.keys, self.messages = self.net.keys(ocrs).numpy(), self.net.messages(ocrs).numpy()
 
     def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `CellReader`."""

@@ -302,7 +302,7 @@ def _run_mixture(task: _Task, *, device: str, precision: Precision, batch_size: 
     )
     axes = Basis(basis.axes[order], np.zeros(len(order), dtype=np.float32))
     tables = {"idf": _idf_table(basis.idf, task.ocrs), "rotation": basis.rotation, "shift": basis.shift}
-    params = {"device": "cpu", "precision": "fp32"}
+    params = {"device": "cpu", "precision": "fp32", "share_known": _share_known(task, order)}
     return _Outcome(Embedding(vectors, axes, variance_ratio), order, params, tables)
 
 
@@ -337,8 +337,14 @@ def _run_profiles(task: _Task, *, device: str, precision: Precision, batch_size:
         embedding = replace(embedding, basis=Basis(fitted.components[order], fitted.mean[order]))
     else:
         embedding = replace(embedding, vectors=embedding.vectors[:, order])
-    params = {"device": "cpu", "precision": "fp32", "signal": space.signal, "knowledge": space.knowledge}
+    params = {"device": "cpu", "precision": "fp32", "share_known": _share_known(task, order)}
+    params |= {"signal": space.signal, "knowledge": space.knowledge}
     return _Outcome(embedding, order, params, {"idf": _idf_table(space.idf, task.ocrs)})
+
+
+def _share_known(task: _Task, order: NDArray[np.int64]) -> float:
+    """Share of the OCRs that overlap a region of the table."""
+    return float(task.checkpoint.region_table().lookup(task.ocrs.iloc[order]).found.mean())
 
 
 def _idf_table(idf: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
