@@ -32,8 +32,9 @@ _NO_VARIANCE = 1e-10  # what rounding leaves of the variance of equal cells, as 
 class CellReader(Protocol):
     """Turns counts into cell vectors by what is known of the regions."""
 
-    keys: NDArray[np.float32]
-    """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
+    @property
+    def keys(self) -> NDArray[np.float32]:
+        """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
 
     def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cell vectors (cells, d) from counts and their TF-IDF (cells, L), given the OCRs' inverse document frequency (L,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,10 @@ from .._logging import logger
 from ..data._prepare import prepare_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
+    import torch
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 # Ridge penalty of the imputed profile, as a share of the mean variance of a factor.
 _RIDGE = 0.1
+_OCRS_PER_BLOCK = 65_536
 
 
 def orthonormal(keys: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,12 +76,23 @@ class NetworkVectors:
     """
 
     def __init__(self, checkpoint: Checkpoint, features: NDArray[np.float32], *, reconstruction: bool = False) -> None:
+        self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
+        self._features = features
+        self.messages = self._of_ocrs(self.net.messages)
+
+    @cached_property
+    def keys(self) -> NDArray[np.float32]:
+        """See `CellReader`."""
+        return self._of_ocrs(self.net.keys)
+
+    def _of_ocrs(self, part: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
+        """A part of what the network makes of the OCRs, some at a time: hidden layers are wider than what is kept of them."""
         import torch
 
-        self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
+        blocks = np.array_split(self._features, -(-len(self._features) // _OCRS_PER_BLOCK))
         with torch.inference_mode():
-            ocrs = self.net.embed_ocrs(None, None, None, torch.from_numpy(features))
-            self.keys, self.messages = self.net.keys(ocrs).numpy(), self.net.messages(ocrs).numpy()
+            parts = [part(self.net.embed_ocrs(None, None, None, torch.from_numpy(block))).numpy() for block in blocks]
+        return np.concatenate(parts)
 
     def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `CellReader`."""
