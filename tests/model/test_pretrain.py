@@ -349,7 +349,7 @@ def test_configuration_from_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"nsteps": 3}, "Unknown keys in the configuration: nsteps. Known: corpus, output, network"),
+        ({"nsteps": 3}, "Unknown keys in the configuration: nsteps. Known: corpus, output, study_weights, network"),
         ({"optimizer": {"learning_rate": 1}}, "Unknown keys in optimizer: learning_rate. Known: lr, weight_decay"),
         ({"optimizer": {"lr": "fast"}}, "lr must be float, got 'fast'"),
         ({"optimizer": {"betas": [0.9]}}, "betas must be"),
