@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,3 +76,38 @@ def write_corpus() -> Callable[..., Path]:
 def corpus_folder(write_corpus: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small corpus, to be read only."""
     return write_corpus(tmp_path_factory.mktemp("corpora") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def make_epifoundation() -> Callable[..., Any]:
+    """Makes a small untrained EpiFoundation network and its vocabularies, with ids of special tokens that are not the usual ones."""
+
+    def make(n_peaks: int = 200, **sizes: Any) -> tuple[Any, Any]:
+        import torch
+
+        from scfound_atac.data import Vocabularies
+        from scfound_atac.nn import EpiFoundationConfig, EpiFoundationNet
+
+        rng = np.random.default_rng(0)
+        chroms = ("chr1", "chr2", "chr10", "chrX")
+        names = [f"{chroms[i % 4]}-{1_000_000 + 10_000 * i}-{1_000_600 + 10_000 * i}" for i in range(n_peaks)]
+        names = [str(name) for name in rng.permutation([*names, "<pad>", "<cls>"])]
+        genes = ["<pad>", *(f"GENE{i}" for i in range(12))]
+        vocabularies = Vocabularies(
+            peaks={name: i for i, name in enumerate(names)},
+            chromosomes={name: i for i, name in enumerate(("chrX", "<cls>", "chr10", "<pad>", "chr2", "chr1"))},
+            genes={gene: i for i, gene in enumerate(genes)},
+            gene_chromosomes={gene: chroms[i % 4] for i, gene in enumerate(genes[1:])},
+            cell_types={"b": 0, "t": 1, "nk": 2},
+            batches={"one": 0, "two": 1} if sizes.get("n_batches") else {},
+        )
+        tables = {"n_peaks": n_peaks + 2, "n_genes": 13, "n_chromosomes": 6, "n_cell_types": 3, "n_bins": 2}
+        small = {"d_model": 16, "n_layers": 2, "n_heads": 2, "d_feed_forward": 24, "d_query": 8, "max_tokens": 150}
+        torch.manual_seed(0)
+        net = EpiFoundationNet(EpiFoundationConfig(**(tables | small | sizes)))
+        for norm in (net.peak_norm, net.gene_norm):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+        return net.eval(), vocabularies
+
+    return make

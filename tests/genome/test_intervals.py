@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scfound_atac.genome import (
     CHROMOSOMES,
+    best_overlaps,
     chromosome_ids,
     genome_order,
     liftover,
@@ -103,3 +104,22 @@ def test_not_a_chain(tmp_path):
     path.write_text("chr1\t1\t2\n")
     with pytest.raises(ValueError, match="not a UCSC chain file"):
         read_chain(path)
+
+
+@settings(deadline=None)
+@given(INTERVALS, INTERVALS)
+def test_best_overlaps_are_the_best(rows_a, rows_b):
+    """Most bases first, then equal coordinates, then the order of the partners."""
+    a, b = table(rows_a), table(rows_b)
+    expected = {}
+    for i, j, n in overlaps(a, b).itertuples(index=False, name=None):
+        expected.setdefault(i, []).append((-n, tuple(a.iloc[i]) != tuple(b.iloc[j]), j))
+    found = best_overlaps(a, b)
+    assert list(found["a"]) == sorted(expected)
+    assert list(found["b"]) == [min(expected[i])[2] for i in sorted(expected)]
+    assert list(found["n_targets"]) == [len(expected[i]) for i in sorted(expected)]
+
+
+def test_same_coordinates_win_over_a_wider_interval():
+    found = best_overlaps(table([("chr1", 10, 5)]), table([("chr1", 0, 30), ("chr1", 10, 5)]))
+    assert list(found.itertuples(index=False, name=None)) == [(0, 1, 2)]

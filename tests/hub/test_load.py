@@ -333,7 +333,9 @@ def test_bundled_linear_models() -> None:
 @pytest.mark.parametrize("name", ["Nonsense", None, 3, "chromfound"])
 def test_unknown_model_class(ours: Path, name: object) -> None:
     edit_config(ours, model_class=name)
-    says = f"model_class={name!r}; this version knows ChromFound, RegionSet, BiosamplePrior, BiosampleMix"
+    says = (
+        f"model_class={name!r}; this version knows ChromFound, RegionSet, EpiFoundation, BiosamplePrior, BiosampleMix"
+    )
     with pytest.raises(ValueError, match=says):
         hub.load(ours)
 

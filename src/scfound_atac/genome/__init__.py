@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._build import check_genome
 from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
-from ._intervals import overlaps
+from ._intervals import best_overlaps, overlaps
 from ._liftover import Chain, liftover, read_chain
 from ._names import parse_names
 from ._ocrs import get_ocrs, ocr_names
@@ -16,6 +16,7 @@ __all__ = [
     "Chain",
     "KnownRegions",
     "RegionTable",
+    "best_overlaps",
     "check_genome",
     "chromosome_ids",
     "genome_order",

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..genome import load_region_table
+from ._vocabularies import check_vocabularies, write_vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import nn
 
+    from ..data import Vocabularies
     from ..genome import RegionTable
 
 WEIGHTS_FILE = "model.safetensors"
@@ -25,6 +27,7 @@ CONFIG_FILE = "config.json"
 FORMAT_VERSION = 1
 REGIONS_FILE = "region_table.npz"
 LINEAR_MODELS = ("BiosamplePrior", "BiosampleMix")
+PEAK_SET_MODELS = ("EpiFoundation",)
 CHROMOSOME_VOCABULARY = ("pad", *(f"chr{i}" for i in range(1, 23)), "chrX", "chrY")
 # How the authors prepare a cell: total counts scaled, then log1p.
 DEFAULT_PREPARATION = {"target_sum": 1e4, "log1p": True}
@@ -49,11 +52,13 @@ class Checkpoint:
     training
         What is recorded of the training run; empty if nothing is.
     model_class
-        ``"ChromFound"``, ``"RegionSet"``, or one of the linear models `LINEAR_MODELS`.
+        ``"ChromFound"``, ``"RegionSet"``, ``"EpiFoundation"``, or one of the linear models `LINEAR_MODELS`.
     mix
         For models of region knowledge: size of the profile told by the regions beside the cell's own TF-IDF; None leaves TF-IDF out.
     regions
         The region table that the weights were trained with; None is the package's.
+    vocabularies
+        Of an EpiFoundation network: what the ids of its tables stand for.
     """
 
     net: Any
@@ -65,6 +70,7 @@ class Checkpoint:
     model_class: str = "ChromFound"
     mix: float | None = None
     regions: Path | None = None
+    vocabularies: Vocabularies | None = None
 
     def region_table(self) -> RegionTable:
         """The table that tells this model about regions."""
@@ -91,6 +97,7 @@ def save(
     training: Mapping[str, Any] | None = None,
     mix: float | None = None,
     regions: Path | None = None,
+    vocabularies: Vocabularies | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a network as ``model.safetensors`` and ``config.json``, the form that `scfound_atac.hub.load` opens.
@@ -111,6 +118,8 @@ def save(
         See `Checkpoint`.
     regions
         Region table to put beside the weights, if they were trained with another than the package's.
+    vocabularies
+        Of an EpiFoundation network, which cannot be saved without; one JSON file each, named as the authors name them.
     overwrite
         Replace weights that are already there, and their region table.
 
@@ -122,6 +131,8 @@ def save(
     ------
     FileExistsError
         If the folder holds weights and `overwrite` is False.
+    ValueError
+        If `vocabularies` are missing, not wanted or do not fit the network.
     """
     from safetensors.torch import save_file
 
@@ -131,10 +142,17 @@ def save(
     if not overwrite and (folder / WEIGHTS_FILE).exists():
         msg = f"{folder / WEIGHTS_FILE} exists. Pass overwrite=True to replace it."
         raise FileExistsError(msg)
+    model_class = model_class_of(net)
+    if (vocabularies is not None) != (model_class in PEAK_SET_MODELS):
+        there = "needs" if vocabularies is None else "has no"
+        msg = f"A network of class {model_class} {there} vocabularies: pass those of the checkpoint it came from, or None."
+        raise ValueError(msg)
+    if vocabularies is not None:
+        check_vocabularies(vocabularies, net.config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,
-        "model_class": model_class_of(net),
+        "model_class": model_class,
         "network": net.config.to_dict(),  # type: ignore[union-attr, operator]
         "chromosomes": list(chromosomes),
         "preparation": dict(preparation or DEFAULT_PREPARATION),
@@ -148,5 +166,7 @@ def save(
         shutil.copyfile(regions, folder / REGIONS_FILE)
     elif regions is None and overwrite:  # the table of the weights that were replaced
         (folder / REGIONS_FILE).unlink(missing_ok=True)
+    if vocabularies is not None:
+        write_vocabularies(vocabularies, folder)
     (folder / CONFIG_FILE).write_text(text)
     return folder

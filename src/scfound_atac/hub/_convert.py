@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..nn.chromfound import ChromFoundConfig
+    from ..nn.epifoundation import EpiFoundationConfig
 
 # Released name -> our name; what is not covered here is an error, never dropped.
 _RENAMES = (
@@ -82,4 +83,75 @@ def chromfound_config(state: Mapping[str, Tensor], model_args: Mapping[str, Any]
         n_chromosomes=n_chromosomes,
         position_temperature=float(model_args["positional_temp"]),
         dropout=float(model_args.get("embedding_dropout", 0.1)),
+    )
+
+
+_EPIFOUNDATION_RENAMES = (
+    (r"^atac_emb\.", "peak_embedding."),
+    (r"^rna_emb\.", "gene_embedding."),
+    (r"^chr_emb\.", "chromosome_embedding."),
+    (r"^batch_emb\.", "batch_embedding."),
+    (r"^(\w+_embedding)\.embedding\.", r"\1.table."),
+    (r"^(\w+_embedding)\.enc_norm\.", r"\1.norm."),
+    (r"^bn_atac\.", "peak_norm."),
+    (r"^bn_rna\.", "gene_norm."),
+    (r"^encoder\.transformer_encoder\.layers\.", "layers."),
+    (r"^(layers\.\d+)\.self_attn\.Wqkv\.", r"\1.qkv."),
+    (r"^(layers\.\d+)\.self_attn\.out_proj\.", r"\1.proj."),
+    (r"^(layers\.\d+)\.linear(\d)\.", r"\1.fc\2."),
+    (r"^mvc_decoder\.", "expression_decoder."),
+    (r"^(\w+_decoder)\.gene2query\.", r"\1.query."),
+    (r"^(\w+_decoder)\.hidden_activation\.", r"\1.activation."),
+    (r"^cls_decoder\._decoder\.", "cell_type_head."),
+    (r"^cls_decoder\.out_layer\.", "cell_type_head.6."),
+)
+
+
+def epifoundation_state(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `EpiFoundationNet` from the released one; names that it does not know are left for the strict load to refuse."""
+    state = {}
+    for key, tensor in released.items():
+        name = key.removeprefix("module.")
+        for pattern, replacement in _EPIFOUNDATION_RENAMES:
+            name = re.sub(pattern, replacement, name)
+        state[name] = tensor
+    return state
+
+
+# Settings that change the network, with the one value whose weights this network can hold.
+_EPIFOUNDATION_REQUIRED = {"cell_emb_style": "cls", "mvc_arch_style": "concat query"}
+
+
+def epifoundation_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> EpiFoundationConfig:
+    """Network sizes: read from the tensors where they show, from the released ``config.json`` where they do not."""
+    from ..nn.epifoundation import EpiFoundationConfig
+
+    def rows(name: str) -> int:
+        return len(state[name]) if name in state else 0
+
+    n_layers = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("layers.")), default=-1)
+    n_peaks, d_model = state["peak_embedding.table.weight"].shape
+    n_chromosomes = rows("chromosome_embedding.table.weight")
+    shown = {"embedding_dim": d_model, "num_layers": n_layers, "use_chr_labels": n_chromosomes > 0}
+    for name, value in (_EPIFOUNDATION_REQUIRED | shown).items():
+        if settings.get(name, value) != value:
+            what = "the weights have" if name in shown else "supported is only"
+            msg = f"The released configuration has {name}={settings[name]!r}; {what} {value!r}."
+            raise ValueError(msg)
+    queries = [f"{decoder}_decoder.query.weight" for decoder in ("expression", "value")]
+    return EpiFoundationConfig(
+        n_peaks=n_peaks,
+        n_genes=rows("gene_embedding.table.weight"),
+        n_chromosomes=n_chromosomes,
+        n_batches=rows("batch_embedding.table.weight"),
+        n_cell_types=rows("cell_type_head.6.weight"),
+        n_bins=rows("expression_decoder.fc2.weight"),
+        value_decoder="value_decoder.fc2.weight" in state,
+        d_model=d_model,
+        n_layers=n_layers,
+        n_heads=settings["head_num"],
+        d_feed_forward=state["layers.0.fc1.weight"].shape[0],
+        d_query=next((rows(name) for name in queries if name in state), EpiFoundationConfig.d_query),
+        dropout=float(settings.get("dropout", EpiFoundationConfig.dropout)),
+        max_tokens=settings.get("atac_max_len", EpiFoundationConfig.max_tokens),
     )

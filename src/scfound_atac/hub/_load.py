@@ -14,13 +14,15 @@ from ._checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
     LINEAR_MODELS,
+    PEAK_SET_MODELS,
     REGIONS_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     save,
     sha256_of,
 )
-from ._convert import chromfound_config, chromfound_state
+from ._convert import chromfound_config, chromfound_state, epifoundation_config, epifoundation_state
+from ._vocabularies import read_vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 RELEASED_WEIGHTS = "model.pt"
 RELEASED_CONFIG = "chromfd_pretrain.yaml"
 RELEASED_VOCABULARY = "chromosome_vocab.yaml"
+# EpiFoundation reads which OCRs are open: counts need no preparation.
+_AS_IT_IS = {"target_sum": None, "log1p": False}
 # What torch's restricted unpickler raises for a file that was cut, is something else, or asks to run code.
 _BROKEN_PICKLE = (
     pickle.UnpicklingError,
@@ -52,8 +56,10 @@ def load(model: str | Path) -> Checkpoint:
     ----------
     model
         A name from `scfound_atac.hub.list_models` (bundled weights need no network; others are downloaded on first use and
-        then work offline), or a folder: ours (``model.safetensors``, ``config.json``) or the authors' released form
-        (``model.pt``, ``chromfd_pretrain.yaml``, ``chromosome_vocab.yaml``). A folder is told from a name by its existence.
+        then work offline), or a folder: ours (``model.safetensors``, ``config.json``) or the authors' released form. That is
+        ``model.pt``, ``chromfd_pretrain.yaml``, ``chromosome_vocab.yaml`` of ChromFound, and a ``.pth`` file, ``config.json`` and the
+        vocabularies ``atac_vocab.json``, ``chr_vocab.json``, ``rna_vocab.json``, ``gene2chr.json``, ``cell_vocab.json`` and
+        ``batch_vocab.json`` of EpiFoundation, as far as the weights hold such a part. A folder is told from a name by its existence.
 
     Returns
     -------
@@ -85,7 +91,7 @@ def convert(released: str | Path, destination: str | Path, *, overwrite: bool = 
     Parameters
     ----------
     released
-        Folder with ``model.pt``, ``chromfd_pretrain.yaml`` and ``chromosome_vocab.yaml``.
+        Folder of ChromFound or EpiFoundation weights; `scfound_atac.hub.load` says what is in it.
     destination
         Folder to write; made if absent.
     overwrite
@@ -102,25 +108,33 @@ def convert(released: str | Path, destination: str | Path, *, overwrite: bool = 
     FileExistsError
         If `destination` holds weights and `overwrite` is False.
     """
-    checkpoint = _load_released(Path(released), name=Path(released).name)
+    folder = Path(released)
+    load_released = _load_epifoundation if _released_pth(folder) else _load_released
+    checkpoint = load_released(folder, name=folder.name)
     return save(
         checkpoint.net,
         destination,
         chromosomes=checkpoint.chromosomes,
         preparation=checkpoint.preparation,
         training=checkpoint.training,
+        vocabularies=checkpoint.vocabularies,
         overwrite=overwrite,
     )
 
 
 def _load_folder(folder: Path, name: str) -> Checkpoint:
-    if (folder / WEIGHTS_FILE).is_file() or _is_linear(folder):
+    if (folder / WEIGHTS_FILE).is_file():
+        return _load_ours(folder, name)
+    if _released_pth(folder):
+        return _load_epifoundation(folder, name)
+    if _is_linear(folder):
         return _load_ours(folder, name)
     if (folder / RELEASED_WEIGHTS).is_file():
         return _load_released(folder, name)
     msg = (
-        f"{folder} holds no ChromFound weights: expected {WEIGHTS_FILE} with {CONFIG_FILE}, or the authors' "
-        f"{RELEASED_WEIGHTS} with {RELEASED_CONFIG} and {RELEASED_VOCABULARY}."
+        f"{folder} holds no ChromFound weights, nor others: expected {WEIGHTS_FILE} with {CONFIG_FILE}, or the authors' "
+        f"{RELEASED_WEIGHTS} with {RELEASED_CONFIG} and {RELEASED_VOCABULARY} (ChromFound), or *.pth with {CONFIG_FILE} and vocabularies "
+        "(EpiFoundation)."
     )
     raise FileNotFoundError(msg)
 
@@ -173,6 +187,8 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
         if model_class in LINEAR_MODELS:
             return Checkpoint(net=None, sha256=_linear_sha256(path, regions), **shared)
         network = _network_config(path, model_class, config["network"])
+        if model_class in PEAK_SET_MODELS:
+            shared["vocabularies"] = read_vocabularies(folder, network)
     except (KeyError, TypeError) as error:
         raise _not_a_configuration(path, error) from error
     if model_class == "ChromFound":
@@ -188,7 +204,7 @@ def _linear_sha256(path: Path, regions: Path | None) -> str:
 
 
 def _network_config(path: Path, model_class: str, sizes: Mapping[str, Any]) -> Any:
-    from ..nn.networks import MODEL_CLASSES, NETWORKS
+    from ..nn.networks import MODEL_CLASSES
 
     if model_class not in MODEL_CLASSES:
         msg = (
@@ -196,7 +212,7 @@ def _network_config(path: Path, model_class: str, sizes: Mapping[str, Any]) -> A
             "Run `pip install -U scfound-atac`, or correct the name."
         )
         raise ValueError(msg)
-    config_class, _ = NETWORKS[MODEL_CLASSES[model_class]]
+    config_class, _ = MODEL_CLASSES[model_class]
     return config_class(**sizes)
 
 
@@ -214,7 +230,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 def _load_released(folder: Path, name: str) -> Checkpoint:
     _require(folder, RELEASED_WEIGHTS, RELEASED_CONFIG, RELEASED_VOCABULARY)
     path = folder / RELEASED_WEIGHTS
-    released = _read_pickle(path)
+    released = _read_pickle(path, "ChromFound", "module")
     settings, vocabulary = _read_yaml(folder / RELEASED_CONFIG), _read_yaml(folder / RELEASED_VOCABULARY)
     try:
         model_args, chromosomes = dict(settings["model_args"]), tuple(vocabulary["chromosome"])
@@ -231,8 +247,52 @@ def _load_released(folder: Path, name: str) -> Checkpoint:
     return Checkpoint(net=net, name=name, sha256=sha256_of(path), chromosomes=chromosomes)
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """The state dict of a released checkpoint, read without running any code it may hold."""
+def _released_pth(folder: Path) -> Path | None:
+    """The weights of a folder in the form of the authors of EpiFoundation, if it is one.
+
+    Raises
+    ------
+    ValueError
+        If there are several.
+    """
+    found = sorted(folder.glob("*.pth"))
+    if len(found) > 1:
+        msg = f"{folder} holds several weights: {', '.join(path.name for path in found[:3])}. Keep one of them beside the vocabularies."
+        raise ValueError(msg)
+    return found[0] if found else None
+
+
+def _load_epifoundation(folder: Path, name: str) -> Checkpoint:
+    path = _released_pth(folder)
+    if path is None:
+        msg = f"{folder} lacks the released weights, a .pth file."
+        raise FileNotFoundError(msg)
+    _require(folder, CONFIG_FILE)
+    state = epifoundation_state(_read_pickle(path, "EpiFoundation", "model"))
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        network = epifoundation_config(state, settings)
+    except KeyError as error:
+        msg = f"{folder} is not in the authors' released form: {error} is missing."
+        raise ValueError(msg) from error
+    except (AttributeError, TypeError, ValueError) as error:  # ValueError: of JSON, too
+        msg = f"{folder} is not in the authors' released form: {error}"
+        raise ValueError(msg) from error
+    vocabularies = read_vocabularies(folder, network)
+    return Checkpoint(
+        net=_build("EpiFoundation", network, state, path),
+        name=name,
+        sha256=sha256_of(path),
+        chromosomes=tuple(sorted(vocabularies.chromosomes, key=vocabularies.chromosomes.__getitem__)),
+        preparation=_AS_IT_IS,
+        training={"released_config": settings},
+        model_class="EpiFoundation",
+        vocabularies=vocabularies,
+    )
+
+
+def _read_pickle(path: Path, model: str, key: str) -> dict[str, Tensor]:
+    """The state dict of a released checkpoint, which lies under `key`, read without running any code it may hold."""
     import torch
 
     with path.open("rb") as file:
@@ -241,14 +301,14 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         except _BROKEN_PICKLE as error:
             msg = f"{path} is damaged or holds more than tensors ({type(error).__name__}). Download it again."
             raise ValueError(msg) from error
-    if not isinstance(released, dict) or "module" not in released:
-        msg = f"{path} is not a released ChromFound checkpoint: expected a dict with the key 'module'."
+    if not isinstance(released, dict) or key not in released:
+        msg = f"{path} is not a released {model} checkpoint: expected a dict with the key {key!r}."
         raise ValueError(msg)
-    state = released["module"]
+    state = released[key]
     if not isinstance(state, dict) or not all(
         isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
     ):
-        msg = f"{path} is not a released ChromFound checkpoint: 'module' must hold tensors by name."
+        msg = f"{path} is not a released {model} checkpoint: {key!r} must hold tensors by name."
         raise ValueError(msg)
     return state
 
@@ -270,9 +330,9 @@ def _check_vocabulary(path: Path, chromosomes: tuple[str, ...], config: Any) -> 
 
 
 def _build(model_class: str, config: Any, state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    from ..nn.networks import MODEL_CLASSES, NETWORKS
+    from ..nn.networks import MODEL_CLASSES
 
-    _, network_class = NETWORKS[MODEL_CLASSES[model_class]]
+    _, network_class = MODEL_CLASSES[model_class]
     net = network_class(config)
     tensors: dict[str, Any] = {key: tensor.float() for key, tensor in state.items()}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._mixture import MixtureBasis, embed_mixture
 from ._pca import PCA
+from ._peak_sets import PeakSetRunner, embed_peak_sets
 from ._profiles import ProfileSpace, embed_profiles
 from ._readers import cell_reader
 from ._runner import Runner
@@ -14,10 +15,12 @@ __all__ = [
     "Basis",
     "Embedding",
     "MixtureBasis",
+    "PeakSetRunner",
     "ProfileSpace",
     "Runner",
     "cell_reader",
     "embed_matrix",
     "embed_mixture",
+    "embed_peak_sets",
     "embed_profiles",
 ]

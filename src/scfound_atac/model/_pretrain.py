@@ -336,7 +336,7 @@ def _start(config: PretrainConfig) -> Checkpoint:
     """The network to train, with its preparation and region table."""
     if config.init_from:
         start = load(config.init_from)
-        if start.net is None:
+        if not hasattr(start.net, "embed_ocrs"):
             msg = f"{config.init_from} has no network to train; it is {start.model_class}."
             raise ValueError(msg)
     else:

@@ -1,4 +1,4 @@
-"""Every network that can be pretrained, by the name it has in configurations."""
+"""Every network by the name it has in configurations of a pretraining run, and in saved weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .chromfound import ChromFoundConfig, ChromFoundNet
+from .epifoundation import EpiFoundationConfig, EpiFoundationNet
 from .region_set import RegionSetConfig, RegionSetNet
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "chromfound": (ChromFoundConfig, ChromFoundNet),
     "region-set": (RegionSetConfig, RegionSetNet),
 }
-# What saved weights call them.
-MODEL_CLASSES = {"ChromFound": "chromfound", "RegionSet": "region-set"}
+# What saved weights call them, and networks that the objectives do not train.
+MODEL_CLASSES: dict[str, tuple[Any, Any]] = {
+    "ChromFound": NETWORKS["chromfound"],
+    "RegionSet": NETWORKS["region-set"],
+    "EpiFoundation": (EpiFoundationConfig, EpiFoundationNet),
+}
 
 
 def model_class_of(net: nn.Module) -> str:
@@ -45,8 +50,8 @@ def model_class_of(net: nn.Module) -> str:
     TypeError
         If it is none of these networks.
     """
-    for name, kind in MODEL_CLASSES.items():
-        if type(net) is NETWORKS[kind][1]:
+    for name, (_, network_class) in MODEL_CLASSES.items():
+        if type(net) is network_class:
             return name
     msg = f"{type(net).__name__} is not one of the networks that can be saved: {', '.join(MODEL_CLASSES)}."
     raise TypeError(msg)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from .._anndata import check_values, get_atac, get_matrix
 from .._logging import logger
-from ..genome import check_genome, get_ocrs, overlaps
+from ..genome import best_overlaps, check_genome, get_ocrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +52,9 @@ def map_ocrs(
 ) -> AnnData:
     """Re-express cells on another OCR set, by overlap.
 
-    Each OCR hands its values to the one target OCR it shares most bases with, the first such in `target` on a tie; values
-    that meet in one target OCR are added up, so binary values may exceed 1 afterwards. OCRs without a target are lost.
+    Each OCR hands its values to the one target OCR it shares most bases with; on a tie to that with the same coordinates, else to the
+    first in `target`. Values that meet in one target OCR are added up, so binary values may exceed 1 afterwards. OCRs without a
+    target are lost.
 
     Parameters
     ----------
@@ -104,18 +105,16 @@ def map_ocrs(
     var, declared = _target_var(target)
     check_genome(var, declared)
 
-    pairs = overlaps(source, var)
-    length = (source["end"] - source["start"]).to_numpy()
-    pairs = pairs[(pairs["n_bases"] >= min_overlap) & (pairs["n_bases"] >= min_coverage * length[pairs["a"]])]
-    if pairs.empty:
+    best = best_overlaps(source, var, min_overlap=min_overlap, min_coverage=min_coverage)
+    if best.empty:
         msg = (
             f"No OCR overlaps the target ({len(source)} and {len(var)} OCRs). Compare the genome builds, or lower min_overlap and "
             "min_coverage."
         )
         raise ValueError(msg)
-    n_targets = np.bincount(pairs["a"], minlength=len(source))
-    kept, ambiguous = n_targets > 0, n_targets > 1
-    best = pairs.sort_values(["a", "n_bases", "b"], ascending=[True, False, True]).drop_duplicates("a")
+    kept, ambiguous = np.zeros((2, len(source)), dtype=bool)
+    kept[best["a"]] = True
+    ambiguous[best["a"]] = best["n_targets"] > 1
     transfer = sparse.csr_matrix(
         (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
     )

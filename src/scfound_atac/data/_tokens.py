@@ -1,0 +1,128 @@
+"""Cells as sets of peaks of a vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .._rows import iter_rows
+from ..genome import best_overlaps
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from ._vocabularies import Vocabularies
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a data set a vocabulary holds.
+
+    Attributes
+    ----------
+    n_tokens
+        Peaks of the vocabulary that are open in each cell, shape (n_cells,), before any is left out for their number.
+    n_open, n_lost, n_ambiguous
+        The cell's open OCRs; those of them without a peak in the vocabulary; those that overlap several, of which the one that shares most
+        bases is taken.
+    share_vocabulary
+        Share of the vocabulary's peaks that the data's OCRs reach.
+    share_ocrs
+        Share of the data's OCRs with a peak in the vocabulary.
+    """
+
+    n_tokens: NDArray[np.int64]
+    n_open: NDArray[np.int64]
+    n_lost: NDArray[np.int64]
+    n_ambiguous: NDArray[np.int64]
+    share_vocabulary: float
+    share_ocrs: float
+
+    @property
+    def share_open(self) -> float:
+        """Share of all open OCRs of all cells that have a peak in the vocabulary; NaN if no OCR is open."""
+        n_open = int(self.n_open.sum())
+        return 1 - int(self.n_lost.sum()) / n_open if n_open else float("nan")
+
+
+class Tokenizer:
+    """Turns the open OCRs of cells into ids of a peak vocabulary.
+
+    An OCR stands for the peak of the same coordinates, else for the one it shares most bases with: the rule of
+    `scfound_atac.genome.best_overlaps`. OCRs that meet in one peak are one token.
+
+    Parameters
+    ----------
+    vocabularies
+        Of the model.
+    ocrs
+        The data's columns: ``chrom``, ``start``, ``end``.
+    max_tokens
+        Most peaks of a cell. Of a cell with more, a random part is taken, which depends on its name, its peaks and the seed alone.
+    seed
+        For that part.
+
+    Attributes
+    ----------
+    is_known
+        Whether an OCR has a peak in the vocabulary, shape (n_ocrs,).
+    """
+
+    def __init__(self, vocabularies: Vocabularies, ocrs: pd.DataFrame, *, max_tokens: int, seed: int = 0) -> None:
+        best = best_overlaps(ocrs, vocabularies.ocrs)
+        self.max_tokens, self.seed = max_tokens, seed
+        self._share_vocabulary = best["b"].nunique() / max(len(vocabularies.ocrs), 1)
+        self.is_known, self._is_ambiguous = np.zeros((2, len(ocrs)), dtype=bool)
+        self.is_known[best["a"]] = True
+        self._is_ambiguous[best["a"]] = best["n_targets"] > 1
+        token = vocabularies.ocrs["id"].to_numpy()[best["b"]]
+        self._transfer = sparse.csr_matrix(
+            (np.ones(len(best), dtype=np.float32), (best["a"], token)), shape=(len(ocrs), len(vocabularies.peaks))
+        )
+
+    def _tokens(self, rows: sparse.csr_matrix) -> sparse.csr_matrix:
+        """Tokens of cells as the columns that are set: (cells, n_peaks)."""
+        tokens = _is_open(rows) @ self._transfer
+        tokens.sort_indices()  # so that the order of the data's columns plays no part
+        return tokens
+
+    def coverage(self, matrix: Any) -> Coverage:
+        """One pass over a matrix (n_cells, n_ocrs), of any kind that `scfound_atac.data.iter_rows` reads."""
+        columns = np.column_stack([np.ones(len(self.is_known)), ~self.is_known, self._is_ambiguous])
+        n_tokens, counts = [], []
+        for _, chunk in iter_rows(matrix):
+            n_tokens.append(np.diff(self._tokens(chunk).indptr))
+            counts.append(_is_open(chunk) @ columns)
+        n_open, n_lost, n_ambiguous = np.concatenate(counts).astype(np.int64).T
+        return Coverage(
+            np.concatenate(n_tokens).astype(np.int64),
+            n_open,
+            n_lost,
+            n_ambiguous,
+            self._share_vocabulary,
+            float(self.is_known.mean()),
+        )
+
+    def __call__(self, rows: sparse.csr_matrix, names: NDArray[np.object_]) -> list[NDArray[np.int64]]:
+        """Token ids of each cell in rising order, at most `max_tokens`: (cells, n_ocrs) and the cells' names, shape (cells,)."""
+        tokens = self._tokens(rows)
+        cells = np.split(tokens.indices.astype(np.int64), tokens.indptr[1:-1])
+        for i in np.flatnonzero(np.diff(tokens.indptr) > self.max_tokens):
+            cells[i] = self._sample(cells[i], names[i])
+        return cells
+
+    def _sample(self, tokens: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+        hashed = pd.util.hash_array(np.array([name], dtype=object), hash_key=f"{self.seed:016d}"[:16])
+        chosen = np.random.default_rng(hashed).choice(len(tokens), self.max_tokens, replace=False)
+        return tokens[np.sort(chosen)]
+
+
+def _is_open(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    ones = np.ones(rows.nnz, dtype=np.float32)
+    return sparse.csr_matrix((ones, rows.indices, rows.indptr), shape=rows.shape)
