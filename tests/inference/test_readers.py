@@ -149,6 +149,10 @@ def ocrs(*starts: int) -> pd.DataFrame:
     return pd.DataFrame({"chrom": "chr1", "start": starts, "end": np.array(starts) + 500})
 
 
+def read(checkpoint: Checkpoint, table: pd.DataFrame, **options: bool):
+    return cell_reader(checkpoint, checkpoint.region_table().lookup(table), **options)
+
+
 @pytest.mark.parametrize(
     ("model_class", "kind"),
     [("BiosamplePrior", MeanFactors), ("BiosampleMix", RidgeFactors), ("RegionSet", NetworkVectors)],
@@ -156,7 +160,7 @@ def ocrs(*starts: int) -> pd.DataFrame:
 def test_reader_of_a_model_with_its_own_region_table(checkpoint, regions, model_class, kind) -> None:
     net = checkpoint.net if model_class == "RegionSet" else None
     model = Checkpoint(net=net, name="mine", sha256="0", model_class=model_class, regions=regions, preparation={})
-    reader = cell_reader(model, ocrs(1000, 5000))
+    reader = read(model, ocrs(1000, 5000))
     assert type(reader) is kind
     assert reader.keys.shape[0] == 2
     if kind is RidgeFactors:
@@ -165,7 +169,7 @@ def test_reader_of_a_model_with_its_own_region_table(checkpoint, regions, model_
 
 def test_a_network_of_another_width_is_refused(checkpoint) -> None:
     with pytest.raises(ValueError, match=r"needs region factors of shape \(L, 5\)"):
-        cell_reader(checkpoint, ocrs(1000))  # the package's table knows more
+        read(checkpoint, ocrs(1000))  # the package's table knows more
 
 
 def test_nothing_known_is_said(checkpoint, regions, counts, idf, caplog) -> None:
@@ -179,18 +183,18 @@ def test_nothing_known_is_said(checkpoint, regions, counts, idf, caplog) -> None
     )
     says = f"None of the {N_OCRS} OCRs overlaps a region"
     with pytest.raises(ValueError, match=says):
-        cell_reader(prior, unknown)
+        read(prior, unknown)
     with pytest.raises(ValueError, match=says):
-        cell_reader(network, unknown, reconstruction=True)
+        read(network, unknown, reconstruction=True)
     for model in (mix, network):
         caplog.clear()
         with caplog.at_level("WARNING", logger="scfound_atac"):
-            vectors = cell_reader(model, unknown)(counts, counts, idf)
+            vectors = read(model, unknown)(counts, counts, idf)
         assert says in caplog.text
         np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))  # depth has no say either
 
 
 def test_bundled_models_are_read() -> None:
     known = ocrs(1_000_000, 1_000_500)
-    assert isinstance(cell_reader(load("biosample-prior"), known), MeanFactors)
-    assert isinstance(cell_reader(load("biosample-mix"), known), RidgeFactors)
+    assert isinstance(read(load("biosample-prior"), known), MeanFactors)
+    assert isinstance(read(load("biosample-mix"), known), RidgeFactors)

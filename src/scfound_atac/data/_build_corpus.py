@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -325,39 +323,6 @@ def read_real_study(data_dir: Path, source: Source) -> AnnData:
     obs = adata.obs[kept].assign(n_open=np.diff(counts.indptr).astype(np.int64))
     var = ocrs.set_axis(ocr_names(ocrs), axis=0).assign(fraction_open=fraction.astype(np.float32))
     return AnnData(counts, obs=obs, var=var)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of :func:`build_corpus`."""
-    import logging
-    import sys
-
-    parser = argparse.ArgumentParser(description="Build the training corpus: real cells and simulated studies.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with biosamples.h5ad and the real cells")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--n-studies", type=int, default=60, help="simulated studies")
-    parser.add_argument("--cells-per-study", type=int, default=2_000, help="cells of each simulated study")
-    parser.add_argument("--exclude", nargs="*", default=[], help="real studies to leave out")
-    parser.add_argument("--hold-out", nargs="*", default=[], help="biosamples to leave out")
-    parser.add_argument(
-        "--without-blood", action="store_true", help="leave out every blood sample, bulk or single-cell"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    began = perf_counter()
-    summary = build_corpus(
-        args.data,
-        args.out,
-        n_studies=args.n_studies,
-        cells_per_study=args.cells_per_study,
-        exclude=args.exclude,
-        with_blood=not args.without_blood,
-        hold_out=args.hold_out,
-        seed=args.seed,
-    )
-    total = f"{summary['n_cells'].sum():,} cells, {summary['megabytes'].sum():,.0f} MB, {perf_counter() - began:.0f} s"
-    sys.stdout.write(f"{summary.to_string(index=False, float_format='{:.1f}'.format)}\n{total}\n")
 
 
 def _real_studies(exclude: Sequence[str], *, with_blood: bool) -> list[Source]:

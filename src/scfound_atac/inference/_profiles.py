@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data import iter_rows
 from ..data._tfidf import inverse_document_frequency, tfidf
+from ._spectral import unit_length
 from ._stream import Basis, Embedding
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def embed_profiles(
     if space is None or (basis is None and n_components is not None):
         counts = gather(matrix, fit_rows, prepare, kept)
         idf = np.where(kept, inverse_document_frequency(counts), 0).astype(np.float32)
-        weighted = _unit_rows(tfidf(counts, idf))
+        weighted = unit_length(tfidf(counts, idf))
         vectors = reader(counts, weighted, idf)
         space = ProfileSpace(idf, *_weights(weighted, vectors, keys, mix))
         profiles = _Profiles(weighted, vectors, space.knowledge * keys, space.signal)
@@ -150,7 +151,7 @@ def embed_profiles(
     with tqdm(total=n_cells, unit="cells", disable=not progress, desc="embedding") as bar:
         for index, chunk in iter_rows(matrix):
             rows = only(prepare(chunk), kept)
-            weighted = _unit_rows(tfidf(rows, space.idf))
+            weighted = unit_length(tfidf(rows, space.idf))
             out[index] = reader(rows, weighted, space.idf) @ vectors_to_out
             out[index] += space.signal * weighted if n_components is None else weighted @ signal_to_out - shift
             bar.update(chunk.shape[0])
@@ -165,13 +166,6 @@ def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
     rows.data[~kept[rows.indices]] = 0
     rows.eliminate_zeros()
     return rows
-
-
-def _unit_rows(weighted: csr_matrix) -> csr_matrix:
-    """Each cell scaled to length 1, so that depth has no say, in place."""
-    norm = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    weighted.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(weighted.indptr)).astype(np.float32)
-    return weighted
 
 
 def gather(

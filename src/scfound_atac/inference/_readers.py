@@ -13,11 +13,11 @@ from ..data._prepare import prepare_rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pandas as pd
     import torch
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+    from ..genome import KnownRegions
     from ..hub import Checkpoint
     from ._profiles import CellReader
 
@@ -106,17 +106,16 @@ class NetworkVectors:
         return vectors
 
 
-def cell_reader(checkpoint: Checkpoint, ocrs: pd.DataFrame, *, reconstruction: bool = False) -> CellReader:
-    """What reads the cells of an OCR set for a model of region knowledge, to embed them or to reconstruct their profiles.
+def cell_reader(checkpoint: Checkpoint, known: KnownRegions, *, reconstruction: bool = False) -> CellReader:
+    """What reads the cells of an OCR set, of which its region table knows `known`, to embed them or to reconstruct their profiles.
 
     Raises
     ------
     ValueError
         If nothing is known of any OCR and the model has nothing else to go by.
     """
-    known = checkpoint.region_table().lookup(ocrs)
     if not known.found.any():
-        msg = f"None of the {len(ocrs)} OCRs overlaps a region that model {checkpoint.name!r} knows"
+        msg = f"None of the {len(known.found)} OCRs overlaps a region that model {checkpoint.name!r} knows"
         if checkpoint.model_class == "BiosamplePrior" or reconstruction:
             msg += ". Check coordinates and genome build (sfa.pp.liftover_ocrs), or use a model that reads the counts themselves."
             raise ValueError(msg)

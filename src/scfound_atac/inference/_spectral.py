@@ -45,14 +45,19 @@ class SpectralFit:
         return (self.vectors * np.sqrt(self.values)).astype(np.float32)
 
 
-def unit_rows(counts: csr_matrix, idf: NDArray) -> csr_matrix:
-    """Counts weighted by `idf`, each cell of length 1; cells without weight stay zero."""
-    weighted = counts.astype(idf.dtype, copy=True)
-    weighted.data *= idf[weighted.indices]
+def unit_length(weighted: csr_matrix) -> csr_matrix:
+    """Each cell scaled to length 1, in place, so that depth has no say; cells without weight stay zero."""
     length = np.sqrt(np.asarray(weighted.power(2).sum(axis=1)).ravel())
     scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
-    weighted.data *= np.repeat(scale, np.diff(weighted.indptr)).astype(idf.dtype)
+    weighted.data *= np.repeat(scale, np.diff(weighted.indptr)).astype(weighted.dtype)
     return weighted
+
+
+def unit_rows(counts: csr_matrix, idf: NDArray) -> csr_matrix:
+    """Counts weighted by `idf`, each cell of length 1."""
+    weighted = counts.astype(idf.dtype, copy=True)
+    weighted.data *= idf[weighted.indices]
+    return unit_length(weighted)
 
 
 def spectral_fit(counts: csr_matrix, n_components: int, seed: int = 0, *, tolerance: float = 0.0) -> SpectralFit:

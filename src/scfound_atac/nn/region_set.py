@@ -12,7 +12,7 @@ mean of its open regions' messages; the product of the resulting cell vector and
 that region is than in the mean cell of the study. There is no table of regions to learn, so that any OCR set can be read, and the cost
 is one matrix product: L x D per cell, and only open OCRs count.
 
-Beside each multilayer perceptron runs a linear path: without it the network does worse than linear algebra on cell types it never met.
+Beside each multilayer perceptron runs a linear path.
 """
 
 from __future__ import annotations

@@ -113,6 +113,7 @@ def run_mixture(task: Task, *, device: str, precision: Precision, batch_size: in
     from ..inference._mixture import DEFAULT_MIX
 
     order, kept = _regions_only(task, device, precision, batch_size)
+    known = task.checkpoint.region_table().lookup(task.ocrs)
     basis = None
     if task.basis is not None:
         axes = _read_basis(task, task.basis, order)
@@ -122,7 +123,7 @@ def run_mixture(task: Task, *, device: str, precision: Precision, batch_size: in
         )
     vectors, basis, variance_ratio = embed_mixture(
         task.matrix,
-        cell_reader(task.checkpoint, task.ocrs),
+        cell_reader(task.checkpoint, known),
         prepare=task.prepare,
         mix=DEFAULT_MIX if task.checkpoint.mix is None else task.checkpoint.mix,
         kept=kept,
@@ -134,7 +135,7 @@ def run_mixture(task: Task, *, device: str, precision: Precision, batch_size: in
     )
     axes = Basis(basis.axes[order], np.zeros(len(order), dtype=np.float32))
     tables = {"idf": _idf_table(basis.idf, task.ocrs), "rotation": basis.rotation, "shift": basis.shift}
-    params = {"device": "cpu", "precision": "fp32", "share_known": _share_known(task, order)}
+    params = {"device": "cpu", "precision": "fp32", "share_known": float(known.found[order].mean())}
     return Outcome(Embedding(vectors, axes, variance_ratio), order, params, tables)
 
 
@@ -143,6 +144,7 @@ def run_profiles(task: Task, *, device: str, precision: Precision, batch_size: i
     from ..inference import Basis, ProfileSpace, cell_reader, embed_profiles
 
     order, kept = _regions_only(task, device, precision, batch_size)
+    known = task.checkpoint.region_table().lookup(task.ocrs)
     is_reconstruction = task.pooling == "reconstruction"
     basis = space = None
     if task.basis is not None:
@@ -153,7 +155,7 @@ def run_profiles(task: Task, *, device: str, precision: Precision, batch_size: i
         space = ProfileSpace(_read_idf(saved, task.ocrs), *weights)
     embedding, space = embed_profiles(
         task.matrix,
-        cell_reader(task.checkpoint, task.ocrs, reconstruction=is_reconstruction),
+        cell_reader(task.checkpoint, known, reconstruction=is_reconstruction),
         prepare=task.prepare,
         mix=None if is_reconstruction else task.checkpoint.mix,
         kept=kept,
@@ -169,7 +171,7 @@ def run_profiles(task: Task, *, device: str, precision: Precision, batch_size: i
         embedding = replace(embedding, basis=Basis(fitted.components[order], fitted.mean[order]))
     else:
         embedding = replace(embedding, vectors=embedding.vectors[:, order])
-    params = {"device": "cpu", "precision": "fp32", "share_known": _share_known(task, order)}
+    params = {"device": "cpu", "precision": "fp32", "share_known": float(known.found[order].mean())}
     params |= {"signal": space.signal, "knowledge": space.knowledge}
     return Outcome(embedding, order, params, {"idf": _idf_table(space.idf, task.ocrs)})
 
@@ -241,11 +243,6 @@ def _coverage_columns(coverage: Coverage, max_tokens: int, name: str) -> dict[st
         f"{name}_open_lost": share(coverage.n_lost),
         f"{name}_open_ambiguous": share(coverage.n_ambiguous),
     }
-
-
-def _share_known(task: Task, order: NDArray[np.int64]) -> float:
-    """Share of the OCRs that overlap a region of the table."""
-    return float(task.checkpoint.region_table().lookup(task.ocrs.iloc[order]).found.mean())
 
 
 def _idf_table(idf: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
