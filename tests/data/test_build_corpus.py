@@ -13,7 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import sparse
+from typer.testing import CliRunner
 
+from scfound_atac.cli import app
 from scfound_atac.data._build_corpus import (
     BLOOD_BIOSAMPLES,
     BLOOD_SOURCE,
@@ -22,7 +24,6 @@ from scfound_atac.data._build_corpus import (
     build_corpus,
     evaluation_study,
     is_blood,
-    main,
     read_biosamples,
     read_real_study,
 )
@@ -211,11 +212,14 @@ def test_evaluation_study(small_dir: Path) -> None:
         evaluation_study(small_dir, ["hepg2"])
 
 
-def test_command_line(small_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = str(tmp_path / "out")
-    main(["--data", str(small_dir), "--out", out, "--n-studies", "1", "--cells-per-study", "20", "--without-blood"])
-    assert "70 cells" in capsys.readouterr().out
-    assert (tmp_path / "out" / "corpus.yaml").exists()
+def test_command_line(small_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--n-studies", "1", "--cells-per-study", "20", "--no-blood"]
+    result = CliRunner().invoke(app, ["corpus", str(small_dir), str(out), *options])
+    assert result.exit_code == 0, result.output
+    described = yaml.safe_load((out / "corpus.yaml").read_text())
+    assert sum(study["n_cells"] for study in described["studies"]) == 70
+    assert "simulated_000" in result.output
 
 
 def test_real_donors(data_dir: Path) -> None:
