@@ -111,3 +111,59 @@ def make_epifoundation() -> Callable[..., Any]:
         return net.eval(), vocabularies
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_labelled() -> Callable[..., AnnData]:
+    """Makes cells of planted types over OCRs of which the region table knows most; each type has OCRs of its own."""
+    from scfound_atac.datasets import pbmc_multiome_sample
+
+    var = pbmc_multiome_sample()["atac"].var[["chrom", "start", "end"]]
+
+    def make(
+        n_cells: int = 160, types: tuple[str, ...] = ("B", "Mono", "NK", "T"), *, n_ocrs: int = 400, seed: int = 0
+    ) -> AnnData:
+        rng = np.random.default_rng(seed)
+        kind = rng.permutation(np.arange(n_cells) % len(types))
+        place = np.random.default_rng(7).permutation(len(var))[:n_ocrs]  # the same OCRs whatever the seed
+        group = {"B": 0, "Mono": 1, "NK": 2, "T": 3}
+        own = np.arange(n_ocrs)[None, :] % 5 == np.array([group[types[k]] for k in kind])[:, None]
+        counts = sparse.csr_matrix(rng.poisson(np.where(own, 0.5, 0.08)).astype(np.float32))
+        obs = pd.DataFrame({"cell_type": np.array(types)[kind]}, index=[f"s{seed}_cell{i}" for i in range(n_cells)])
+        return AnnData(counts, obs=obs, var=var.iloc[place].copy(), uns={"genome": "GRCh38"})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_backbones(make_labelled: Callable[..., AnnData]) -> dict[str, Any]:
+    """A small untrained network of each kind; the EpiFoundation's vocabulary is the OCRs of `make_labelled`."""
+    import torch
+
+    from scfound_atac import nn
+    from scfound_atac.data._build_vocabularies import build_vocabularies
+    from scfound_atac.genome import load_region_table
+    from scfound_atac.hub import Checkpoint
+
+    torch.manual_seed(0)
+    chromfound = nn.ChromFoundConfig(
+        d_model=16, n_layers=1, n_heads=2, window_size=32, shift_size=16, d_mlp=16, d_low=8, position_temperature=1e5
+    )
+    region_set = nn.RegionSetConfig(n_factors=load_region_table().n_features, d_cell=16, d_hidden=16)
+    vocabularies = build_vocabularies(make_labelled(2).var, (), {})
+    sizes = {f"n_{name}": len(getattr(vocabularies, name)) for name in ("peaks", "chromosomes", "genes")}
+    epifoundation = nn.EpiFoundationConfig(**sizes, d_model=16, n_layers=1, n_heads=2, d_feed_forward=16)
+    raw = {"target_sum": None, "log1p": True}
+    return {
+        "region-set": Checkpoint(
+            nn.RegionSetNet(region_set).eval(), "tiny", "", preparation=raw, model_class="RegionSet"
+        ),
+        "chromfound": Checkpoint(nn.ChromFoundNet(chromfound).eval(), "tiny", ""),
+        "epifoundation": Checkpoint(
+            nn.EpiFoundationNet(epifoundation).eval(),
+            "tiny",
+            "",
+            model_class="EpiFoundation",
+            vocabularies=vocabularies,
+        ),
+    }

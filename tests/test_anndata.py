@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scfound_atac._anndata import check_values, count_kind, get_atac, get_matrix
+from scfound_atac._anndata import check_values, count_kind, get_atac, get_column, get_matrix, refuse_normalised
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -37,7 +38,29 @@ def test_check_values(bad):
     chunk = sparse.csr_matrix(np.array([[1, 0], [0, bad]], dtype=np.float32))
     with pytest.raises(ValueError, match=r"X has 1 values.*cell 11, OCR 1"):
         check_values(chunk, "X", rows=slice(10, 12))
+    with pytest.raises(ValueError, match=r"cell 1, gene 1.*not be scaled"):
+        check_values(chunk, "X", column="gene")
     check_values(abs(chunk[:1]), "X")
+
+
+def test_refuse_normalised():
+    refuse_normalised(np.array([[0, 3]]), "X", ".")
+    with pytest.raises(ValueError, match=r"^X holds values .* is already normalised; use counts\.$"):
+        refuse_normalised(np.array([[0, 0.5]]), "X", "; use counts.")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_get_column():
+    adata = AnnData(np.eye(2), obs=pd.DataFrame({"type": ["a", "b"]}, index=["x", "y"]))
+    mdata = pytest.importorskip("mudata").MuData({"atac": adata, "rna": adata[::-1].copy()})
+    mdata.obs["donor"] = [{"x": "d1", "y": "d2"}[name] for name in mdata.obs_names]
+    assert get_column(mdata, adata, "type") is not None
+    assert get_column(mdata, mdata["rna"], "donor").to_dict() == {"x": "d1", "y": "d2"}
+    assert get_column(mdata, mdata["rna"], "donor").index.tolist() == ["y", "x"]
+    with pytest.raises(KeyError, match="no obs column 'batch'.*type.*donor"):
+        get_column(mdata, adata, "batch")
+    with pytest.raises(KeyError, match="no obs column 'batch'"):
+        get_column(adata, adata, "batch")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 from ._rows import iter_rows, shape_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -73,17 +74,45 @@ def get_matrix(adata: AnnData, layer: str | None = None) -> Any:
     return adata.X
 
 
-def check_values(chunk: csr_matrix, where: str, *, rows: slice | NDArray[np.int64] | None = None) -> None:
-    """Refuse what cannot be a count: NaN, infinite and negative values.
+def check_copy(adata: AnnData, *, copy: bool) -> None:
+    """ValueError if `copy` is asked for of an AnnData whose matrix is a file."""
+    if copy and adata.isbacked:
+        msg = "A backed AnnData cannot be copied in memory. Use copy=False, or adata.to_memory() first."
+        raise ValueError(msg)
+
+
+def get_column(data: Any, adata: AnnData, key: str) -> pd.Series:
+    """A column of ``obs`` for the cells of `adata`: its own, or else that of the MuData `data` around it.
+
+    Raises
+    ------
+    KeyError
+        If neither has it.
+    """
+    if key in adata.obs:
+        return adata.obs[key]
+    if key in data.obs:
+        return data.obs[key].reindex(adata.obs_names)
+    columns = list(dict.fromkeys([*adata.obs.columns, *data.obs.columns]))
+    msg = f"There is no obs column {key!r}. Columns: {columns}."
+    raise KeyError(msg)
+
+
+def check_values(
+    chunk: csr_matrix, where: str, *, rows: slice | NDArray[np.int64] | None = None, column: str = "OCR"
+) -> None:
+    """Refuse what can be neither a count nor an expression value: NaN, infinite and negative values.
 
     Parameters
     ----------
     chunk
-        Cells, shape (cells, OCRs).
+        Cells, shape (cells, OCRs or genes).
     where
         What the chunk is part of, for the message: ``"adata.X"``.
     rows
         Row numbers of the chunk's cells as `scfound_atac.data.iter_rows` gives them; the chunk's own numbers if None.
+    column
+        What a column is, for the message: ``"OCR"`` or ``"gene"``.
 
     Raises
     ------
@@ -98,14 +127,26 @@ def check_values(chunk: csr_matrix, where: str, *, rows: slice | NDArray[np.int6
     row = np.searchsorted(chunk.indptr, bad[:3], side="right") - 1
     number = np.arange(rows.start or 0, rows.stop) if isinstance(rows, slice) else rows
     shown = "; ".join(
-        f"cell {r if number is None else number[r]}, OCR {chunk.indices[i]}: {data[i]}"
+        f"cell {r if number is None else number[r]}, {column} {chunk.indices[i]}: {data[i]}"
         for r, i in zip(row, bad[:3], strict=True)
     )
+    fix = (
+        "Counts are needed: pass layer= with the raw counts,"
+        if column == "OCR"
+        else "Expression must not be scaled: pass a layer with counts or normalised values,"
+    )
     msg = (
-        f"{where} has {len(bad)} values that are negative, infinite or NaN ({shown}, counted from 0). Counts are needed: "
-        "pass layer= with the raw counts, or replace these values, for example with np.nan_to_num."
+        f"{where} has {len(bad)} values that are negative, infinite or NaN ({shown}, counted from 0). {fix} "
+        "or replace these values, for example with np.nan_to_num."
     )
     raise ValueError(msg)
+
+
+def refuse_normalised(matrix: Any, where: str, fix: str) -> None:
+    """ValueError if a sample of the cells of `matrix`, which is called `where`, holds values that are no counts; `fix` says what to do."""
+    if count_kind(matrix) == "normalised":
+        msg = f"{where} holds values that are not whole numbers, so it is already normalised{fix}"
+        raise ValueError(msg)
 
 
 def count_kind(matrix: Any, *, n_rows: int = 1000, seed: int = 0) -> CountKind:

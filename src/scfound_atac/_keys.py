@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GENE_ACTIVITY = "gene_activity"
+IMPUTED = "chromfound_imputed"
+RNA_PREDICTED = "rna_predicted"
+
 
 @dataclass(frozen=True)
 class EmbeddingKeys:
@@ -23,8 +27,45 @@ def embedding_keys(method: str, key_added: str | None = None) -> EmbeddingKeys:
     ValueError
         If `key_added` is empty or holds a slash, which h5ad files refuse.
     """
-    if key_added is not None and (not key_added or "/" in key_added):
-        msg = f"key_added={key_added!r} cannot be stored in an h5ad file: use a name without '/', for example 'X_{method}'."
-        raise ValueError(msg)
+    if key_added is not None:
+        check_key(key_added, f"X_{method}")
     name = key_added or method
     return EmbeddingKeys(obsm=key_added or f"X_{method}", pcs=f"{name}_pcs", mean=f"{name}_mean", uns=name)
+
+
+@dataclass(frozen=True)
+class AnnotationKeys:
+    """Where labels and what is known of them live: three columns of ``obs``, one array in ``obsm``, one record in ``uns``."""
+
+    labels: str
+    confidence: str
+    novelty: str
+    probabilities: str
+    uns: str
+
+
+def annotation_keys(key: str) -> AnnotationKeys:
+    """Keys of labels predicted for `key`.
+
+    Raises
+    ------
+    ValueError
+        If `key` is empty or holds a slash.
+    """
+    check_key(key, "cell_type")
+    return AnnotationKeys(
+        f"{key}_pred", f"{key}_confidence", f"{key}_novelty", f"{key}_probabilities", f"{key}_annotation"
+    )
+
+
+def check_key(key_added: str, example: str = "my_result") -> None:
+    """Refuse a name that h5ad files refuse.
+
+    Raises
+    ------
+    ValueError
+        If `key_added` is empty or holds a slash.
+    """
+    if not key_added or "/" in key_added:
+        msg = f"key_added={key_added!r} cannot be stored in an h5ad file: use a name without '/', for example {example!r}."
+        raise ValueError(msg)

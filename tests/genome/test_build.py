@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from scfound_atac.genome import CHROMOSOME_SIZES, CHROMOSOMES, check_genome, get_ocrs, liftover, read_chain
+from scfound_atac.genome._ocrs import checked_ocrs
 
 SETS = [
     "a549_multiome.h5mu",
@@ -109,3 +110,14 @@ def test_scaffolds_do_not_count():
     assert check_genome(ocrs, "GRCh38") == "GRCh38"
     with pytest.raises(ValueError, match="^0 OCRs"):
         check_genome(ocrs)
+
+
+def test_checked_ocrs() -> None:
+    var = pd.DataFrame(index=["chr1:1-2", "chr2-5-9"])
+    assert checked_ocrs(var, None, "hg38", "hg19")["start"].tolist() == [1, 5]
+    with pytest.raises(ValueError, match="hg19"):
+        checked_ocrs(var, "hg19", "GRCh38")
+    with pytest.raises(ValueError, match="too few"):
+        checked_ocrs(var)
+    with pytest.raises(ValueError, match="1 of 2 OCRs repeat"):
+        checked_ocrs(var.set_axis(["chr1:1-2", "1-1-2"], axis=0), "GRCh38")

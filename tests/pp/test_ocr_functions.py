@@ -7,6 +7,8 @@ import pytest
 from mudata import MuData
 from scipy import sparse
 
+from scfound_atac.hub import Vocabularies, load, save
+from scfound_atac.nn import EpiFoundationConfig, EpiFoundationNet
 from scfound_atac.pp._liftover_ocrs import liftover_ocrs
 from scfound_atac.pp._map_ocrs import map_ocrs
 from scfound_atac.pp._parse_ocrs import parse_ocrs
@@ -111,12 +113,62 @@ def test_map_ocrs_thresholds(kwargs, n_kept):
         (["chr5:1-2"], {}, "No OCR overlaps"),
         (["chr1:1-2"], {"min_overlap": 0}, "min_overlap"),
         (["chr1:1-2"], {"min_coverage": 2.0}, "min_coverage"),
+        (["chr1:1-2"], {"min_kept": -0.1}, "min_kept=-0.1"),
         (small(genome="hg19"), {}, "hg19"),
+        ("region-set", {}, r"'region-set' \(RegionSet\) has no vocabulary"),
     ],
 )
 def test_map_ocrs_errors(target, kwargs, match):
     with pytest.raises(ValueError, match=match):
         map_ocrs(small(), target, **kwargs)
+
+
+def test_map_ocrs_refuses_below_a_floor():
+    adata = small()
+    is_open = adata.X.toarray() > 0
+    share = is_open[:, 0].sum() / is_open.sum()
+    mapped = map_ocrs(adata, ["chr1:150-180"], min_kept=share)
+    assert mapped.uns["map_ocrs"]["open_kept"] == pytest.approx(share)
+    with pytest.raises(ValueError, match=rf"Only {share:.1%} of the open OCRs \(25.0% of the 4 OCRs\).*min_kept=90%"):
+        map_ocrs(adata, ["chr1:150-180"], min_kept=0.9)
+    adata.X = 0 * adata.X
+    adata.X.eliminate_zeros()
+    assert map_ocrs(adata, ["chr1:150-180"], min_kept=0.9).X.nnz == 0
+
+
+@pytest.fixture(scope="module")
+def peak_set_model(tmp_path_factory):
+    """Folder of a model that knows the last three of four OCRs, in another order, and a peak that the data lack."""
+    peaks = ["<cls>", "chr2-100-200", "chr5-1-99", "chr1-350-500", "chrM-1-50"]
+    net = EpiFoundationNet(
+        EpiFoundationConfig(
+            d_model=8, n_layers=1, n_heads=2, d_feed_forward=8, n_peaks=5, n_genes=0, n_chromosomes=0, n_bins=0
+        )
+    )
+    vocabularies = Vocabularies({name: i for i, name in enumerate(peaks)})
+    return save(net, tmp_path_factory.mktemp("model"), vocabularies=vocabularies)
+
+
+@pytest.mark.parametrize("kind", ["folder", "path", "checkpoint", "table"])
+def test_map_ocrs_onto_a_vocabulary(peak_set_model, kind):
+    checkpoint = load(peak_set_model)
+    target = {
+        "folder": str(peak_set_model),
+        "path": peak_set_model,
+        "checkpoint": checkpoint,
+        "table": checkpoint.vocabularies.ocrs,
+    }[kind]
+    adata = small()
+    mapped = map_ocrs(adata, target)
+    assert mapped.var_names.tolist() == ["chr2:100-200", "chr5:1-99", "chr1:350-500", "chrM:1-50"]
+    assert mapped.var["id"].tolist() == [1, 2, 3, 4]
+    x = adata.X.toarray()
+    np.testing.assert_array_equal(mapped.X.toarray(), np.column_stack([x[:, 2], 0 * x[:, 2], x[:, 1], x[:, 3]]))
+
+
+def test_map_ocrs_onto_no_model():
+    with pytest.raises(KeyError, match="chr1:1-2"):
+        map_ocrs(small(), "chr1:1-2")
 
 
 CHAIN = """\

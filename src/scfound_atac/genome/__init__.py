@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ._build import check_genome
 from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
+from ._gene_weights import gene_weights
+from ._genes import read_genes, transcription_starts
 from ._intervals import best_overlaps, overlaps
 from ._liftover import Chain, liftover, read_chain
 from ._names import parse_names
@@ -19,6 +21,7 @@ __all__ = [
     "best_overlaps",
     "check_genome",
     "chromosome_ids",
+    "gene_weights",
     "genome_order",
     "get_ocrs",
     "liftover",
@@ -28,4 +31,6 @@ __all__ = [
     "overlaps",
     "parse_names",
     "read_chain",
+    "read_genes",
+    "transcription_starts",
 ]

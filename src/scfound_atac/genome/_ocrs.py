@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ._build import check_genome
 from ._chromosomes import normalize_chromosomes
 from ._names import parse_names
 
@@ -13,7 +14,8 @@ _STARTS_ENDS = (("start", "end"), ("hg38_start", "hg38_end"), ("chromstart", "ch
 _FIX = 'Correct var["chrom"], var["start"] and var["end"] (0-based, half-open), or drop these OCRs.'
 
 
-def _coordinate_columns(var: pd.DataFrame) -> tuple[str, str, str] | None:
+def coordinate_columns(var: pd.DataFrame) -> tuple[str, str, str] | None:
+    """Names of the columns with chromosome, start and end; None if there are none and names must be read."""
     if {"chrom", "start", "end"} <= set(var.columns):
         return "chrom", "start", "end"
     # Earlier columns win where two differ in case only.
@@ -64,7 +66,7 @@ def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
     ValueError
         If coordinates are missing, negative, empty or not whole numbers, or names cannot be read.
     """
-    columns = _coordinate_columns(var)
+    columns = coordinate_columns(var)
     if columns is None:
         return parse_names(var.index).set_axis(var.index, axis=0)
     chrom, start, end = columns
@@ -93,6 +95,27 @@ def refuse_duplicates(ocrs: pd.DataFrame) -> None:
             "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
         )
         raise ValueError(msg)
+
+
+def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
+    """Coordinates of OCRs as by `get_ocrs`, each once and on GRCh38.
+
+    Parameters
+    ----------
+    var
+        One row per OCR, such as ``adata.var``.
+    *genomes
+        Declared builds; the first that is not None holds. Without one the build is recognised.
+
+    Raises
+    ------
+    ValueError
+        If coordinates are not usable, stand more than once or are not on GRCh38.
+    """
+    ocrs = get_ocrs(var)
+    refuse_duplicates(ocrs)
+    check_genome(ocrs, next((genome for genome in genomes if genome is not None), None))
+    return ocrs
 
 
 def ocr_names(ocrs: pd.DataFrame) -> pd.Index:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._logging import logger
+from .._download import fetch_file
 from .._settings import settings
 from ._registry import get_entry
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from ._registry import FileEntry, ModelEntry
 
 PINS_FILE = "pins.json"
-
-
-def _sha256(path: Path) -> str:
-    import pooch
-
-    return pooch.file_hash(str(path), alg="sha256")
 
 
 def _read_pins(folder: Path) -> dict[str, str]:
@@ -47,55 +41,18 @@ def _write_pin(folder: Path, file: str, sha256: str) -> None:
     Path(handle.name).replace(folder / PINS_FILE)
 
 
-def _mismatch(path: Path, entry: FileEntry, expected: str, got: str) -> str:
-    text = f"{entry.url} gave a file with another checksum than {path.name!r} must have: expected sha256 {expected}, got {got}. "
-    if entry.sha256 is not None:
-        return text + (
-            "The download was removed. Try again; if it fails again, the file was changed at its source or on the way: do not use it, "
-            "and tell the maintainers of scfound-atac."
-        )
-    return text + (
-        "The source publishes no checksum; the expected one was recorded when the file was first downloaded on this machine, so the source "
-        f"has changed since. The download was removed. To accept the new file, delete the folder {str(path.parent)!r} and fetch again."
-    )
-
-
-def _download(entry: FileEntry, path: Path, expected: str | None, *, progress: bool) -> str:
-    """Download to a private folder beside the target and move the checked file into place; returns its sha256."""
-    import pooch
-    from requests.exceptions import RequestException
-
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as private:
-        partial = Path(private) / path.name
-        try:
-            pooch.HTTPDownloader(progressbar=progress)(entry.url, str(partial), None)
-        except RequestException as error:
-            checksum = f" with sha256 {expected}" if expected else ""
-            msg = (
-                f"Could not download {entry.url} ({error}). "
-                f"Without a network, get the file on another machine and put it here by hand{checksum}: {str(path)!r}."
-            )
-            raise ConnectionError(msg) from error
-        got = _sha256(partial)
-        if expected is not None and got != expected:
-            raise ValueError(_mismatch(path, entry, expected, got))
-        partial.replace(path)
-    return got
-
-
 def _fetch_file(folder: Path, file: str, entry: FileEntry, *, progress: bool) -> None:
     path = folder / file
-    expected = entry.sha256 or _read_pins(folder).get(file)
-    got = _sha256(path) if path.is_file() else None
-    if got is not None and expected is not None and got != expected:
-        logger.warning(
-            "%s is damaged or of another version (sha256 %s, expected %s): downloading it again", path, got, expected
-        )
-        got = None
-    if got is None:
-        got = _download(entry, path, expected, progress=progress)
-        logger.info("downloaded %s (sha256 %s)", path, got)
-    if expected is None:
+    if entry.sha256 is not None:
+        fetch_file(path, entry.url, entry.sha256, progress=progress)
+        return
+    advice = (
+        "The source publishes no checksum; the expected one was recorded when the file was first downloaded on this machine, so the source "
+        f"has changed since. To accept the new file, delete the folder {str(folder)!r} and fetch again."
+    )
+    pin = _read_pins(folder).get(file)
+    got = fetch_file(path, entry.url, pin, progress=progress, advice=advice)
+    if pin is None:
         _write_pin(folder, file, got)
 
 

@@ -85,6 +85,11 @@ def load(model: str | Path) -> Checkpoint:
     return _load_folder(fetch(model), name=model)
 
 
+def as_checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
+    """What `load` gives for a name or folder; a checkpoint that is loaded already as it is."""
+    return model if isinstance(model, Checkpoint) else load(model)
+
+
 def convert(released: str | Path, destination: str | Path, *, overwrite: bool = False) -> Path:
     """Rewrite a folder in the authors' released form as safetensors + JSON.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._aggregate_neighbors import aggregate_neighbors
+from ._bin_expression import bin_expression
 from ._filter_cells import filter_cells
 from ._filter_ocrs import filter_ocrs
 from ._liftover_ocrs import liftover_ocrs
@@ -13,6 +14,7 @@ from ._recipe_chromfound import recipe_chromfound
 
 __all__ = [
     "aggregate_neighbors",
+    "bin_expression",
     "filter_cells",
     "filter_ocrs",
     "liftover_ocrs",

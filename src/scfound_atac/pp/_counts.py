@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def read_counts(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    """All cells, float32 CSR, not sharing memory with `adata`; ValueError for NaN, infinite and negative values."""
+def read_counts(adata: AnnData, layer: str | None, *, column: str = "OCR") -> sparse.csr_matrix:
+    """All cells, float32 CSR, not sharing memory with `adata`; ValueError for NaN, infinite and negative values, as of a `column`."""
     matrix = get_matrix(adata, layer)
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     chunks = []
     for index, chunk in iter_rows(matrix):
-        check_values(chunk, where, rows=index)
+        check_values(chunk, where, rows=index, column=column)
         chunks.append(chunk)
     if not chunks:
         return sparse.csr_matrix(shape_of(matrix), dtype=np.float32)

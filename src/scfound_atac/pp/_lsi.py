@@ -86,11 +86,13 @@ def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.fl
     # one more than asked for: usually the first shows depth
     svd = TruncatedSVD(min(n_components + 1, n_cells - 1, n_ocrs - 1), random_state=seed)
     embedding = svd.fit_transform(weighted).astype(np.float32)
-    keep = np.abs(_correlation(embedding, np.log1p(total))) <= _DEPTH_CORRELATION
-    return embedding[:, keep if keep.any() else slice(None)][:, :n_components]
+    return embedding[:, without_depth(embedding, np.log1p(total))[:n_components]]
 
 
-def _correlation(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.float64]:
+def without_depth(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Numbers of the components that do not go along with the cells' depth, the log total count; of all if there are no others."""
     x, y = embedding - embedding.mean(axis=0, dtype=np.float64), depth - depth.mean()
     norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)
-    return np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)
+    correlation = np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)
+    keep = np.abs(correlation) <= _DEPTH_CORRELATION
+    return np.flatnonzero(keep if keep.any() else ~keep)

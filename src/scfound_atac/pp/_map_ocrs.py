@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from .._anndata import check_values, get_atac, get_matrix
 from .._logging import logger
-from ..genome import best_overlaps, check_genome, get_ocrs
+from ..genome import best_overlaps, check_genome, get_ocrs, ocr_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +19,26 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from ..hub import Checkpoint
 
-def _target_var(target: AnnData | pd.DataFrame | Sequence[str]) -> tuple[pd.DataFrame, str]:
+    Target: TypeAlias = AnnData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path
+
+
+def _vocabulary(model: str | Path | Checkpoint) -> pd.DataFrame:
+    """The peaks that a model reads."""
+    from ..hub._load import as_checkpoint
+
+    checkpoint = as_checkpoint(model)
+    if checkpoint.vocabularies is None:
+        msg = (
+            f"Model {checkpoint.name!r} ({checkpoint.model_class}) has no vocabulary of peaks: it reads any OCR set, and there is nothing "
+            "to map onto."
+        )
+        raise ValueError(msg)
+    return checkpoint.vocabularies.ocrs.copy()
+
+
+def _target_var(target: Target) -> tuple[pd.DataFrame, str]:
     """Var table with coordinates, and the build it claims to be on."""
     from anndata import AnnData
 
@@ -28,25 +47,27 @@ def _target_var(target: AnnData | pd.DataFrame | Sequence[str]) -> tuple[pd.Data
         genome, var = target.uns.get("genome", genome), target.var.copy()
     elif isinstance(target, pd.DataFrame):
         var = target.copy()
-    elif isinstance(target, str):
-        msg = f"target is one name, {target!r}: pass a list of OCR names, a DataFrame or an AnnData."
-        raise TypeError(msg)
+    elif isinstance(target, str | Path) or hasattr(
+        target, "vocabularies"
+    ):  # a checkpoint, told without importing torch
+        var = _vocabulary(target)  # type: ignore[arg-type]
     else:
         var = pd.DataFrame(
             index=pd.Index([n.decode() if isinstance(n, bytes) else str(n) for n in target], dtype=object)
         )
     ocrs = get_ocrs(var)
     if not isinstance(target, AnnData) and isinstance(var.index, pd.RangeIndex):
-        var.index = pd.Index(ocrs["chrom"] + ":" + ocrs["start"].astype(str) + "-" + ocrs["end"].astype(str))
+        var.index = ocr_names(ocrs)
     return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs}), str(genome)
 
 
 def map_ocrs(
     adata: AnnData | MuData,
-    target: AnnData | pd.DataFrame | Sequence[str],
+    target: AnnData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path,
     *,
     min_overlap: int = 1,
     min_coverage: float = 0.0,
+    min_kept: float = 0.0,
     layer: str | None = None,
     modality: str | None = None,
 ) -> AnnData:
@@ -61,11 +82,14 @@ def map_ocrs(
     adata
         Cells x OCRs on GRCh38: counts in ``X`` or `layer`, in memory or backed. It is left as it is.
     target
-        OCRs to express the cells on: AnnData (its ``var``), table with coordinates, or names.
+        OCRs to express the cells on: AnnData (its ``var``), table with coordinates, or a list of names. A model with a vocabulary of
+        peaks (EpiFoundation), as a checkpoint, a folder or a name, stands for these peaks; ``var["id"]`` is then their id in it.
     min_overlap
         Least bases an OCR must share with its target.
     min_coverage
         Least share of an OCR's own length that its target must cover, 0 to 1.
+    min_kept
+        Least share of all open OCRs, over all cells, that must find a target, 0 to 1; below it the mapping is refused.
     layer
         Layer with the counts; ``X`` if None.
     modality
@@ -89,14 +113,17 @@ def map_ocrs(
     Raises
     ------
     ValueError
-        If either set is not on GRCh38, nothing overlaps, a threshold is out of range or a value is no count.
+        If either set is not on GRCh38, nothing overlaps, less than `min_kept` finds a target, a threshold is out of range, a value is
+        no count, or the model has no vocabulary of peaks.
+    KeyError
+        If there is no such layer, modality or model.
     """
     from anndata import AnnData
 
     from ..data import iter_rows
 
-    if min_overlap < 1 or not 0 <= min_coverage <= 1:
-        msg = f"min_overlap={min_overlap} must be at least 1 base and min_coverage={min_coverage} between 0 and 1."
+    if min_overlap < 1 or not 0 <= min_coverage <= 1 or not 0 <= min_kept <= 1:
+        msg = f"min_overlap={min_overlap} must be at least 1 base, min_coverage={min_coverage} and min_kept={min_kept} between 0 and 1."
         raise ValueError(msg)
     atac = get_atac(adata, modality)
     matrix = get_matrix(atac, layer)
@@ -150,6 +177,13 @@ def map_ocrs(
             empty = np.full(len(sums), np.nan)
             obs[f"map_ocrs_{what}_{name}"] = np.divide(sums[:, column], sums[:, 3], out=empty, where=sums[:, 3] > 0)
             summary[f"{what}_{name}"] = float(total[column] / total[3]) if total[3] else float("nan")
+    if summary["open_kept"] < min_kept:  # not if no OCR is open at all
+        msg = (
+            f"Only {summary['open_kept']:.1%} of the open OCRs ({kept.mean():.1%} of the {len(source)} OCRs) overlap one of the {len(var)} "
+            f"target OCRs, and min_kept={min_kept:.0%}. Check that coordinates are GRCh38 (hg19: sfa.pp.liftover_ocrs), lower "
+            "min_overlap or min_coverage, or take another target."
+        )
+        raise ValueError(msg)
     result = AnnData(
         X=sparse.vstack(chunks, format="csr") if chunks else sparse.csr_matrix((0, len(var)), dtype=np.float32),
         obs=obs,

@@ -8,8 +8,8 @@ import pandas as pd
 
 from .._anndata import get_atac
 from .._logging import logger
-from ..genome import check_genome, chromosome_ids, get_ocrs
-from ..genome._ocrs import refuse_duplicates
+from ..genome import chromosome_ids
+from ..genome._ocrs import checked_ocrs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,15 +53,13 @@ def parse_ocrs(
         If names cannot be read, coordinates are wrong or repeated, or OCRs are not on GRCh38.
     """
     atac = get_atac(adata, modality)
-    ocrs = get_ocrs(atac.var)
-    refuse_duplicates(ocrs)
-    build = check_genome(ocrs, atac.uns.get("genome") if genome is None else genome)
+    ocrs = checked_ocrs(atac.var, genome, atac.uns.get("genome"))
 
     result = adata.copy() if copy else adata
     atac = get_atac(result, modality)
     # One assignment: columns that exist keep their place, and a view becomes a copy once.
     atac.var = atac.var.assign(**{name: ocrs[name] for name in ("chrom", "start", "end")})
-    atac.uns["genome"] = build
+    atac.uns["genome"] = "GRCh38"
     outside = chromosome_ids(ocrs["chrom"]) == 0
     if outside.any():
         contigs = ", ".join(pd.unique(ocrs["chrom"][outside])[:3])

@@ -1,0 +1,19 @@
+"""Which cells something is fitted to, when there are many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def fit_rows(names: pd.Index | NDArray[np.object_], n: int, seed: int) -> NDArray[np.int64]:
+    """At most `n` rows, those whose seeded hash of the name is smallest, so that cell order plays no part; rising."""
+    if len(names) <= n:
+        return np.arange(len(names))
+    hashed = pd.util.hash_array(np.asarray(names, dtype=object), hash_key=f"{seed:016d}"[:16])
+    return np.sort(np.argsort(hashed, kind="stable")[:n])

@@ -1,0 +1,49 @@
+"""Sets of different sizes in one batch: which go together, and padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+# A bucket holds cells that are at least this long, as a share of its longest.
+_LEAST_FILL = 0.9
+
+
+def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Cells of like length, the longest first.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of each cell, at least 1, shape (n_cells,).
+    max_cells, max_tokens
+        Most cells of a bucket, and most tokens, padding included; a cell that is longer by itself is a bucket of its own.
+
+    Yields
+    ------
+    Row numbers. Every cell is in one bucket.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    falling = lengths[order]
+    first = 0
+    while first < len(order):
+        longest = int(falling[first])
+        like = int(np.searchsorted(-falling, -_LEAST_FILL * longest, side="right")) - first
+        n = max(1, min(like, max_cells, max_tokens // longest))
+        yield order[first : first + n]
+        first += n
+
+
+def pad(sets: Sequence[NDArray], filler: int) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Sets as rows of one array as wide as the largest, `filler` behind the others, and where it is not: both (n_sets, largest)."""
+    lengths = np.array([len(one) for one in sets])
+    is_there = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(is_there.shape, filler, dtype=sets[0].dtype)
+    padded[is_there] = np.concatenate(sets)
+    return padded, is_there

@@ -1,0 +1,62 @@
+"""Human genes, downloaded on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._download import fetch_file
+from .._settings import settings
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+
+_FILE = "genes_grch38.bed"
+_URL = (
+    "https://raw.githubusercontent.com/broadinstitute/ABC-Enhancer-Gene-Prediction/885d08566ebd7a3d3b792011bc3e624fa2aadc20/"
+    "reference/hg38/CollapsedGeneBounds.hg38.bed"
+)
+_SHA256 = "b63b8cd30cdff6756316b080b85a5b1006333157dde1baae70c4a4285afd55c7"
+_NAMES = {"#chr": "chrom", "Ensembl_ID": "id", "gene_type": "type"}
+_COLUMNS = ["chrom", "start", "end", "name", "strand", "id", "type"]
+
+
+def genes(*, cache_dir: str | os.PathLike[str] | None = None, progress: bool | None = None) -> pd.DataFrame:
+    """The 20,666 genes of GRCh38 that gene activity is computed for, downloaded once (1.3 MB).
+
+    The collapsed gene bounds of the Activity-by-Contact model, broadinstitute/ABC-Enhancer-Gene-Prediction (MIT): one row per gene symbol,
+    from its first to its last transcribed base; 18,942 are protein-coding. Once it is here, functions with ``genes=None`` use it, with or
+    without a network.
+
+    Parameters
+    ----------
+    cache_dir
+        Folder of downloads; default: ``scfound_atac.settings.cache_dir``. Functions with ``genes=None`` look in the default only; give
+        them the table itself if it lies elsewhere.
+    progress
+        Whether to show a progress bar; default: ``scfound_atac.settings.progress_bar``.
+
+    Returns
+    -------
+    ``chrom``, ``start``, ``end`` (0-based, half-open), ``name`` (symbol), ``strand``, ``id`` (Ensembl), ``type``.
+
+    Raises
+    ------
+    ConnectionError
+        Without a network; the message says where to put the file by hand.
+    ValueError
+        The download is not the file it must be. It was removed.
+    """
+    import pandas as pd
+
+    path = genes_path(cache_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fetch_file(path, _URL, _SHA256, progress=settings.progress_bar if progress is None else progress)
+    return pd.read_csv(path, sep="\t").rename(columns=_NAMES)[_COLUMNS]
+
+
+def genes_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where `genes` puts its file, whether or not it is there."""
+    return (settings.cache_dir if cache_dir is None else Path(cache_dir).expanduser()) / "genes" / _FILE

@@ -1,0 +1,148 @@
+"""Tables of genes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from .._logging import logger
+from ..datasets._genes import genes_path
+from ._ocrs import coordinate_columns, get_ocrs
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+Genes: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | None"
+
+_BED = ("chrom", "start", "end", "name", "score", "strand")
+# Spellings of the other columns, lower case; chromosome and bounds are read as those of OCRs are.
+_SPELLINGS = {
+    "name": ("name", "symbol", "gene_name", "gene"),
+    "strand": ("strand",),
+    "id": ("id", "ensembl_id", "gene_id"),
+    "type": ("type", "gene_type", "biotype", "gene_biotype"),
+}
+
+
+def read_genes(genes: Genes = None) -> pd.DataFrame:
+    """A table of genes from wherever it lies, checked.
+
+    A symbol stands once. Rows of one symbol on the same chromosome and strand that overlap are transcripts of one gene and become one,
+    from the first to the last base; of what remains the longest is kept. How many rows went is logged.
+
+    Parameters
+    ----------
+    genes
+        A BED file, plain or compressed: with a header that names the columns ``chrom`` (or ``#chr``, ...), ``start``, ``end``, ``name``
+        (or ``symbol``, ...) and ``strand``, or BED6 without one. Or a DataFrame with these columns; without a column of names its index
+        has them. None is the table of `scfound_atac.datasets.genes`, if it was downloaded before.
+
+    Returns
+    -------
+    ``chrom`` (``"chr1"``, ...), ``start``, ``end`` (int64, 0-based, half-open, GRCh38), ``name``, ``strand`` (``"+"`` or ``"-"``), and
+    ``id`` and ``type`` if there are such columns; in the order of the first row of each symbol, numbered from 0.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or None is given and nothing was downloaded.
+    ValueError
+        If columns are missing, or rows have no name, no strand or no valid bounds; the first three are named.
+    """
+    if genes is None:
+        genes = genes_path()
+        if not genes.is_file():
+            msg = (
+                "No table of genes was downloaded to this machine. sfa.datasets.genes() downloads it once (1.3 MB); or pass "
+                "genes= the path of a BED file, or a DataFrame with chrom, start, end, name and strand."
+            )
+            raise FileNotFoundError(msg)
+    table = genes if isinstance(genes, pd.DataFrame) else _read_bed(Path(genes))
+    if len(table) == 0:
+        msg = "The table of genes has no rows."
+        raise ValueError(msg)
+    return _one_per_name(_checked(table))
+
+
+def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
+    """First transcribed base of each gene (n,): its start on the plus strand, its last base (``end - 1``) on the minus strand."""
+    return np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1).astype(np.int64)
+
+
+def _read_bed(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED file, a DataFrame, or None for the downloaded table."
+        raise FileNotFoundError(msg)
+    table = pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
+    first = table.iloc[0].tolist()
+    if not any(value.isdigit() for value in first[1:3]):  # names of columns, not bounds
+        return table.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
+    if len(first) < len(_BED):
+        msg = f"{str(path)!r} has {len(first)} columns and no header; without one, the six of BED6 are needed: {', '.join(_BED)}."
+        raise ValueError(msg)
+    return table.rename(columns=dict(enumerate(_BED)))
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns by their own names, and values that can be relied on."""
+    lower = {str(column).lower(): column for column in reversed(table.columns)}
+    found = {ours: next((lower[name] for name in names if name in lower), None) for ours, names in _SPELLINGS.items()}
+    missing = [name for name in ("name", "strand") if found[name] is None]
+    if found["name"] is None and not isinstance(table.index, pd.RangeIndex):
+        missing.remove("name")
+    if coordinate_columns(table) is None:
+        missing.insert(0, "chrom, start, end")
+    if missing:
+        msg = f"The table of genes lacks {', '.join(missing)}; columns: {list(table.columns)}. Needed: chrom, start, end, name, strand."
+        raise ValueError(msg)
+    names = pd.Series(table.index if found["name"] is None else table[found["name"]].to_numpy(), dtype=object)
+    names = names.where(names.notna(), "").astype(str).str.strip()
+    _refuse(names, (names == "").to_numpy(), "no name", names.index)
+    try:
+        bounds = get_ocrs(table.set_axis(pd.Index(names), axis=0))
+    except ValueError as error:
+        msg = f"The table of genes is read like one of OCRs, and has wrong bounds: {error}"
+        raise ValueError(msg) from error
+    strand = pd.Series(table[found["strand"]].to_numpy(), dtype=object).astype(str).str.strip()
+    _refuse(strand, ~strand.isin(["+", "-"]).to_numpy(), "a strand that is neither '+' nor '-'", names)
+    checked = bounds.reset_index(drop=True).assign(name=names, strand=strand)
+    for column in ("id", "type"):
+        if found[column] is not None:
+            checked[column] = table[found[column]].astype(object).to_numpy()
+    return checked
+
+
+def _refuse(values: pd.Series, bad: NDArray[np.bool_], what: str, shown: pd.Series | pd.Index) -> None:
+    if bad.any():
+        rows = np.flatnonzero(bad)[:3]
+        first = ", ".join(f"row {row} ({shown[row]}: {values[row]!r})" for row in rows)
+        msg = f"{bad.sum()} of {len(values)} genes have {what}: {first}. Correct the table or drop these rows."
+        raise ValueError(msg)
+
+
+def _one_per_name(genes: pd.DataFrame) -> pd.DataFrame:
+    if not genes["name"].duplicated().any():
+        return genes
+    first_row = genes.groupby("name", sort=False).ngroup()
+    sorted_genes = genes.assign(gene=first_row).sort_values(["gene", "chrom", "strand", "start"], kind="stable")
+    place = ["gene", "chrom", "strand"]
+    reach = sorted_genes.groupby(place)["end"].cummax().groupby([sorted_genes[name] for name in place]).shift()
+    cluster = (~(sorted_genes["start"] < reach)).cumsum()  # a row that begins beyond all before it begins a new one
+    others = {name: "first" for name in genes.columns if name not in ("start", "end")}
+    merged = sorted_genes.groupby(cluster).agg({"start": "min", "end": "max", **others, "gene": "first"})
+    merged["length"] = merged["end"] - merged["start"]
+    merged = merged.sort_values(["gene", "length"], ascending=[True, False], kind="stable")
+    kept = merged.drop_duplicates("gene")[list(genes.columns)].reset_index(drop=True)
+    logger.warning(
+        "%d of %d rows of the table of genes repeat a symbol: %d were merged with an overlapping row, %d dropped for a longer one",
+        len(genes) - len(kept),
+        len(genes),
+        len(genes) - len(merged),
+        len(merged) - len(kept),
+    )
+    return kept
