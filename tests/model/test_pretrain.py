@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -296,19 +295,13 @@ ENVIRONMENT = {
 
 
 @pytest.mark.slow
-def test_sigkill_and_resume(corpus_folder: Path, tmp_path: Path) -> None:
+def test_sigkill_and_resume(corpus_folder: Path, tmp_path: Path, kill_after_checkpoint: Callable[..., None]) -> None:
     """Killed without warning after some checkpoint, the run ends with the log and the weights of one that was not."""
     changes = {"n_steps": 150, "checkpoint_every": 20, "validate_every": 50}
     config = settings_of(corpus_folder, tmp_path / "killed", **changes)
     arguments = command(config, tmp_path)
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed" / "last.ckpt"
-    while not checkpoint.exists():
-        assert process.poll() is None, "ended before its first checkpoint"
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    kill_after_checkpoint(arguments, ENVIRONMENT, checkpoint)
     n_logged = len(read_log(tmp_path / "killed"))
     assert load_checkpoint(checkpoint)["step"] <= n_logged < 150
     # in processes of their own too: another number of threads would round differently

@@ -7,54 +7,54 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
+from .._logging import logger
 from ..data import iter_rows
+from ..data._set_batches import buckets, pad
 from ..data._vocabularies import CLS
 from ._runner import check_options, resolve_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     import torch
     from numpy.typing import NDArray
 
-    from ..data import Tokenizer
+    from ..data import Coverage, Tokenizer
     from ..hub import Checkpoint
     from ._runner import Precision
 
-# A batch holds cells that are at least this long, as a share of its longest.
-_LEAST_FILL = 0.9
 # Tokens of a batch, padding included; more bring no speed, only memory.
 _CPU_TOKENS = 8_192
 _GPU_TOKENS = 262_144
 # Activations alive at once, in bytes per token and unit of model width (fp32, rounded up).
 _GPU_BYTES_PER_WIDTH = 96
 _MAX_BATCH = 1_024
+# Below this share of a data set's open OCRs in its vocabulary, a model has next to nothing to read.
+LEAST_COVERAGE = 0.05
 
 
-def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Cells of like length, the longest first.
+def check_coverage(coverage: Coverage, name: str, n_ocrs: int) -> None:
+    """Refuse data of `n_ocrs` OCRs that the vocabulary of model `name` hardly knows, and tell of cells left without a token.
 
-    Parameters
-    ----------
-    lengths
-        Tokens of each cell, at least 1, shape (n_cells,).
-    max_cells, max_tokens
-        Most cells of a bucket, and most tokens, padding included; a cell that is longer by itself is a bucket of its own.
-
-    Yields
+    Raises
     ------
-    Row numbers. Every cell is in one bucket.
+    ValueError
+        If fewer than 5 % of the open OCRs have a peak in the vocabulary.
     """
-    order = np.argsort(-lengths, kind="stable")
-    falling = lengths[order]
-    first = 0
-    while first < len(order):
-        longest = int(falling[first])
-        like = int(np.searchsorted(-falling, -_LEAST_FILL * longest, side="right")) - first
-        n = max(1, min(like, max_cells, max_tokens // longest))
-        yield order[first : first + n]
-        first += n
+    if coverage.share_open < LEAST_COVERAGE:  # not if no OCR is open at all
+        msg = (
+            f"Only {coverage.share_open:.1%} of the open OCRs ({coverage.share_ocrs:.1%} of the {n_ocrs} OCRs) overlap a peak of the "
+            f"vocabulary of model {name!r}, which reads nothing else; at least {LEAST_COVERAGE:.0%} are needed. Check that coordinates "
+            "are GRCh38 (hg19: sfa.pp.liftover_ocrs), or use a model without a vocabulary: sfa.tl.embed(adata, model='region-set')."
+        )
+        raise ValueError(msg)
+    if n_empty := int((coverage.n_tokens == 0).sum()):
+        logger.warning(
+            "%d of %d cells have no open OCR in the vocabulary of model %r and all get the vector of the empty cell",
+            n_empty,
+            len(coverage.n_tokens),
+            name,
+        )
 
 
 class PeakSetRunner:
@@ -119,10 +119,7 @@ class PeakSetRunner:
         """One batch: padded to its longest, and with a mask only if there is something to mask."""
         import torch
 
-        lengths = np.array([1 + len(tokens) for tokens in cells])
-        is_token = np.arange(lengths.max()) < lengths[:, None]  # (B, L)
-        peaks = np.full(is_token.shape, self._cls)
-        peaks[:, 1:][is_token[:, 1:]] = np.concatenate(cells)
+        peaks, is_token = pad([np.append(self._cls, tokens) for tokens in cells], self._cls)  # (B, L)
         inputs = [torch.from_numpy(x).to(self.device) for x in (peaks, self._chromosomes[peaks])]
         if not is_token.all():
             inputs.append(torch.from_numpy(is_token).to(self.device))

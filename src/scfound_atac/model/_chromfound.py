@@ -16,13 +16,13 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from .. import __version__
-from .._anndata import check_values, count_kind, get_matrix
+from .._anndata import check_values, get_matrix, refuse_normalised
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
 from ..data._factors import region_factors
 from ..data._training import CellDataModule
-from ..genome import check_genome, get_ocrs
-from ..genome._ocrs import refuse_duplicates
+from ..genome import get_ocrs
+from ..genome._ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference import Runner, embed_matrix
@@ -140,14 +140,16 @@ class ChromFound(BaseModelClass):
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
             raise ValueError(msg)
-        ocrs = get_ocrs(adata.var)
-        refuse_duplicates(ocrs)
-        check_genome(ocrs, genome if genome is not None else adata.uns.get("genome"))
-        if recipe is not None and count_kind(get_matrix(adata, layer)) == "normalised":
-            msg = "The matrix looks normalised already. Pass recipe=None to use it as it is, or layer= a layer with counts."
-            raise ValueError(msg)
-        del ocrs  # the next line records the arguments of this call from locals()
-        setup_method_args = cls._get_setup_method_args(**locals())
+        checked_ocrs(adata.var, genome, adata.uns.get("genome"))
+        if recipe is not None:
+            refuse_normalised(
+                get_matrix(adata, layer),
+                f"layers[{layer!r}]" if layer else "X",
+                ". Pass recipe=None to use what is normalised already, or layer= a layer with counts.",
+            )
+        setup_method_args = cls._get_setup_method_args(
+            **locals()
+        )  # the arguments of this call: no other variable before this line
         field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
         manager = AnnDataManager(fields=[field], setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)

@@ -1,40 +1,27 @@
-"""Pretraining over a corpus: one process or many, exact resume.
-
-The loop is written out over `lightning.fabric.Fabric`, which brings devices, precision and DistributedDataParallel. A trainer that
-counts epochs would have to be told where in an epoch it stopped; here step `s` reads batches ``s * accumulate`` onwards, and weights,
-optimizer and step are all the state there is.
-"""
+"""Pretraining over a corpus: what is trained on what; the loop itself is in `_training_loop.py`."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from lightning.fabric import Fabric
-from torch.utils.data import DataLoader
 
 from .. import __version__
-from .._logging import logger
-from .._settings import settings
 from ..data._batches import CorpusBatches
 from ..data._corpus import Corpus
 from ..hub import Checkpoint, load, save
 from ..nn.networks import build_network
 from ..nn.objectives import Objectives
 from ._pretrain_config import PretrainConfig, read_config
-from ._run_folder import CHECKPOINT, RunLog, load_checkpoint, save_checkpoint
-from ._schedule import warmup_cosine
+from ._training_loop import BEST, LoopOptions, TrainingLoop, make_fabric, own_randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from lightning.fabric import Fabric
 
-BEST, FINAL = "best", "final"
 # What may differ when a run goes on: where and how fast it runs, and how long.
 _MAY_CHANGE = (
     "corpus",
@@ -82,32 +69,20 @@ def pretrain(config: Mapping[str, Any] | str | Path, *, resume: bool = True) -> 
         If the loss is no longer a number.
     """
     settled = read_config(config)
-    fabric = _fabric(settled)
+    fabric = make_fabric(settled.accelerator, settled.devices, settled.num_nodes, settled.strategy)
     fabric.launch()
-    # Other code's random numbers are left as they were.
-    with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+    with own_randomness(fabric):
         _Run(settled, fabric, resume=resume).train()
     return Path(settled.output) / BEST
 
 
-def _fabric(config: PretrainConfig) -> Fabric:
-    devices = config.devices
-    if devices == "auto" and not (config.accelerator != "cpu" and torch.cuda.is_available()):
-        devices = 1  # torch uses all cores in one process
-    return Fabric(
-        accelerator=config.accelerator,
-        devices=devices,
-        num_nodes=config.num_nodes,
-        strategy=config.strategy,
-    )
-
-
-class _Run:
+class _Run(TrainingLoop):
     """One pretraining run on one process."""
 
+    start_over = "resume=False (--no-resume)"
+
     def __init__(self, config: PretrainConfig, fabric: Fabric, *, resume: bool) -> None:
-        self.config, self.fabric = config, fabric
-        self.folder = Path(config.output)
+        self.config = config
         self.corpus = Corpus(config.corpus, config.study_weights)
         torch.manual_seed(config.seed)
         self.start = _start(config)
@@ -130,154 +105,28 @@ class _Run:
             "rank": fabric.global_rank,
             "world_size": fabric.world_size,
         }
-        self.batches = CorpusBatches(self.corpus, seed=config.seed, **options)
-        self.validation = CorpusBatches(self.corpus, validation=True, **options)
         optimizer = torch.optim.AdamW(
             plan.parameters(),
             lr=config.optimizer.lr,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
         )
-        self.step, self.tokens, self.seconds, self.best = 0, 0, 0.0, float("inf")
-        path = self.folder / CHECKPOINT
-        if resume and path.is_file():
-            self._restore(load_checkpoint(path), plan, optimizer)
-        fabric.barrier()  # nobody writes before everybody has read
-        self.parameters = plan.state_dict  # names without the wrapping that follows
-        self.plan, self.optimizer = fabric.setup(plan, optimizer)
-        self.bf16 = config.precision == "bf16-mixed"
-        if config.precision == "auto":
-            self.bf16 = fabric.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.columns = (
-            "step",
-            "loss",
-            *plan.weights,
-            "lr",
-            "gradient_norm",
-            "tokens",
-            "seconds",
-            "validation_loss",
-            *(f"validation_{name}" for name in plan.weights),
+        super().__init__(
+            fabric,
+            plan,
+            optimizer,
+            CorpusBatches(self.corpus, seed=config.seed, **options),
+            CorpusBatches(self.corpus, validation=True, **options),
+            _loop_options(config),
+            config=config.to_dict(),
+            may_change=_MAY_CHANGE,
+            resume=resume,
         )
 
-    def train(self) -> None:
-        """Train to the last step."""
-        config, is_first = self.config, self.fabric.is_global_zero
-        log = None
-        if is_first:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            log = RunLog(self.folder, self.columns, self.step)
-        batches = self._stream()
-        bar = _progress_bar(self.step, config.n_steps, shown=is_first and settings.progress_bar)
-        began, began_tokens = time.perf_counter() - self.seconds, self.tokens
-        first_second = self.seconds
-        try:
-            while self.step < config.n_steps:
-                row = self._step(batches)
-                self.step += 1
-                if self.step % config.validate_every == 0 or self.step == config.n_steps:
-                    row |= self._validate()
-                self.seconds = time.perf_counter() - began
-                speed = (self.tokens - began_tokens) / max(self.seconds - first_second, 1e-9)
-                row |= {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
-                if log:
-                    log.write(row)
-                if "validation_loss" in row:
-                    self._keep_if_best(row, speed)
-                if self.step % config.checkpoint_every == 0 or self.step == config.n_steps:
-                    self._save_checkpoint()
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
-                bar.update()
-        finally:
-            bar.close()
-            if log:
-                log.close()
-        if is_first:
-            self._save_network(FINAL)
-            logger.info("best network, validation loss %.4f: %s", self.best, self.folder / BEST)
-        self.fabric.barrier()
+    def count_tokens(self, batch: dict[str, Any]) -> int:
+        return batch["counts"].numel() * self.fabric.world_size
 
-    def _stream(self) -> Iterator[dict[str, Tensor]]:
-        """Batches from the present step on."""
-        config = self.config
-        numbers = range(self.step * config.accumulate, config.n_steps * config.accumulate)
-        loader = DataLoader(
-            self.batches,
-            sampler=numbers,  # a range has a length and gives the numbers in order: all that is asked of a sampler
-            batch_size=None,
-            num_workers=config.n_workers,
-            pin_memory=self.fabric.device.type == "cuda",
-        )
-        return iter(loader)
-
-    def _step(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
-        """One update of the weights; what is worth logging of it."""
-        config = self.config
-        lr = config.optimizer.lr * warmup_cosine(self.step, config.optimizer.n_warmup_steps, config.n_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.plan.train()
-        total: dict[str, Tensor] = {}
-        for part in range(config.accumulate):
-            batch = self.fabric.to_device(next(batches))
-            self._seed_dropout(self.step * config.accumulate + part)
-            is_last = part == config.accumulate - 1
-            with self.fabric.no_backward_sync(self.plan, enabled=not is_last):
-                loss, parts = self._losses(batch)
-                self.fabric.backward(loss / config.accumulate)
-            for name, value in {"loss": loss.detach(), **parts}.items():
-                total[name] = total.get(name, 0.0) + value / config.accumulate
-            self.tokens += batch["counts"].numel() * self.fabric.world_size
-        norm = self.fabric.clip_gradients(
-            self.plan, self.optimizer, max_norm=config.optimizer.clip, error_if_nonfinite=False
-        )
-        row = self._mean_over_processes(total)
-        if not np.isfinite([row["loss"], float(norm)]).all():
-            msg = (
-                f"Step {self.step + 1}: the loss is {row['loss']}, the norm of its gradient {float(norm)}. "
-                "Lower optimizer.lr, or go on from an earlier copy of the checkpoint."
-            )
-            raise FloatingPointError(msg)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return row | {"lr": lr, "gradient_norm": float(norm)}
-
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        # Fabric's own mixed precision would round the input too, totals and coordinates of regions among it.
-        with torch.autocast(self.fabric.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.plan(batch)
-
-    def _seed_dropout(self, number: int) -> None:
-        seed = np.random.SeedSequence([self.config.seed, number, self.fabric.global_rank, 2])
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        """Mean losses over the same held-out batches with the same masks every time."""
-        self.plan.eval()
-        n_batches = self.config.n_validation_batches
-        total: dict[str, Tensor] = {}
-        for number in range(n_batches):
-            loss, parts = self._losses(self.fabric.to_device(self.validation[number]))
-            for name, value in {"loss": loss, **parts}.items():
-                total[name] = total.get(name, 0.0) + value / n_batches
-        return {f"validation_{name}": value for name, value in self._mean_over_processes(total).items()}
-
-    def _mean_over_processes(self, values: dict[str, Tensor]) -> dict[str, float]:
-        mean = self.fabric.all_reduce(torch.stack([value.float() for value in values.values()]), reduce_op="mean")
-        return dict(zip(values, mean.tolist(), strict=True))
-
-    def _keep_if_best(self, row: dict[str, float], speed: float) -> None:
-        loss = row["validation_loss"]
-        is_best, is_first = loss < self.best, self.fabric.is_global_zero
-        self.best = min(loss, self.best)
-        if is_first:
-            told = (self.step, self.config.n_steps, row["loss"], loss, speed)
-            logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *told)
-        if is_first and is_best:
-            self._save_network(BEST, validation_loss=loss)
-
-    def _save_network(self, name: str, **facts: float) -> None:
+    def save_network(self, name: str, **facts: float) -> None:
         training = {
             **facts,
             "objectives": self.config.objectives,
@@ -293,43 +142,29 @@ class _Run:
         }
         save(
             self.start.net,
-            self.folder / name,
+            self.options.folder / name,
             preparation=self.start.preparation,
             training=training,
             regions=self.start.regions,
             overwrite=True,
         )
 
-    def _save_checkpoint(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        state = {
-            "config": self.config.to_dict(),
-            "step": self.step,
-            "tokens": self.tokens,
-            "seconds": self.seconds,
-            "best": self.best,
-            "parameters": self.parameters(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        save_checkpoint(self.folder / CHECKPOINT, state)
 
-    def _restore(self, state: dict[str, Any], plan: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        before, now = state["config"], self.config.to_dict()
-        if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
-            told = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
-            msg = (
-                f"{self.folder} holds a run with another configuration ({told}). "
-                "Take another output, or start over with resume=False (--no-resume)."
-            )
-            raise ValueError(msg)
-        plan.load_state_dict(state["parameters"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.step, self.tokens, self.seconds, self.best = (
-            state[name] for name in ("step", "tokens", "seconds", "best")
-        )
-        if self.fabric.is_global_zero:
-            logger.info("going on from step %d of %d", self.step, self.config.n_steps)
+def _loop_options(config: PretrainConfig) -> LoopOptions:
+    return LoopOptions(
+        folder=Path(config.output),
+        n_steps=config.n_steps,
+        lr=config.optimizer.lr,
+        n_warmup_steps=config.optimizer.n_warmup_steps,
+        clip=config.optimizer.clip,
+        seed=config.seed,
+        n_validation_batches=config.n_validation_batches,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+        accumulate=config.accumulate,
+        n_workers=config.n_workers,
+        precision=config.precision,
+    )
 
 
 def _start(config: PretrainConfig) -> Checkpoint:
@@ -352,9 +187,3 @@ def _start(config: PretrainConfig) -> Checkpoint:
             raise ValueError(msg)
         start.net.checkpoint_activations = True
     return start
-
-
-def _progress_bar(initial: int, total: int, *, shown: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(initial=initial, total=total, unit="step", disable=not shown)

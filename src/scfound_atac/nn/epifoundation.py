@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import distributed as dist
 from torch import nn
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # As in the released code.
 _BATCH_NORM_EPS = 6.1e-5
+_BATCH_NORM_MOMENTUM = 0.1
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,29 @@ class NormedEmbedding(nn.Module):
         return self.norm(self.table(ids))
 
 
+class SyncedBatchNorm(nn.BatchNorm1d):
+    """BatchNorm that, while several processes train together, takes its statistics over the batches of all of them.
+
+    So that N processes train as one does. torch's own works on GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, D)
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce  # not in every build of torch
+
+        wide = x.float()
+        n = all_reduce(torch.tensor(float(len(x)), device=x.device))
+        mean = all_reduce(wide.sum(0)) / n
+        deviation = wide - mean
+        variance = all_reduce(deviation.square().sum(0)) / n
+        with torch.no_grad():
+            for name, now in (("running_mean", mean), ("running_var", variance * n / (n - 1))):
+                self.get_buffer(name).lerp_(now, _BATCH_NORM_MOMENTUM)
+            self.get_buffer("num_batches_tracked").add_(1)
+        return (deviation * torch.rsqrt(variance + self.eps) * self.weight + self.bias).to(x.dtype)
+
+
 class EncoderLayer(nn.Module):
     """Self-attention among the tokens of a cell, then a feed-forward network; LayerNorm after each ("post-norm")."""
 
@@ -141,12 +166,12 @@ class EpiFoundationNet(nn.Module):
         d = config.d_model
         self.peak_embedding = NormedEmbedding(config.n_peaks, d)
         self.chromosome_embedding = NormedEmbedding(config.n_chromosomes, d) if config.n_chromosomes else None
-        self.peak_norm = nn.BatchNorm1d(d, eps=_BATCH_NORM_EPS)
+        self.peak_norm = SyncedBatchNorm(d, eps=_BATCH_NORM_EPS, momentum=_BATCH_NORM_MOMENTUM)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(d)
         if config.n_genes:
             self.gene_embedding = NormedEmbedding(config.n_genes, d)
-            self.gene_norm = nn.BatchNorm1d(d, eps=_BATCH_NORM_EPS)
+            self.gene_norm = SyncedBatchNorm(d, eps=_BATCH_NORM_EPS, momentum=_BATCH_NORM_MOMENTUM)
         d_cell = d
         if config.n_batches:
             self.batch_embedding = NormedEmbedding(config.n_batches, d)
@@ -186,10 +211,13 @@ class EpiFoundationNet(nn.Module):
         """Cell vectors (B, D); see `encode`."""
         return self.encode(peaks, chromosomes, is_token)[0]
 
-    def embed_genes(self, genes: Tensor, chromosomes: Tensor) -> Tensor:
-        """Genes to ask for: their ids and the ids of their chromosomes, (G,) for all cells or (B, G) -> (G, D) or (B, G, D)."""
+    def embed_genes(self, genes: Tensor, chromosomes: Tensor, is_gene: Tensor | None = None) -> Tensor:
+        """Genes to ask for: their ids and the ids of their chromosomes, (G,) for all cells or (B, G) -> (G, D) or (B, G, D).
+
+        `is_gene`, of the same shape, is False where a cell that is asked for fewer is padded, which matters in training.
+        """
         self._need(self.config.n_genes, "gene queries")
-        return self._batch_norm(self.gene_norm, self._embed(self.gene_embedding(genes), chromosomes), None)
+        return self._batch_norm(self.gene_norm, self._embed(self.gene_embedding(genes), chromosomes), is_gene)
 
     def predict_expression(self, cell: Tensor, genes: Tensor, batch: Tensor | None = None) -> Tensor:
         """Logits of the classes of expression.

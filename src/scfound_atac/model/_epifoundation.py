@@ -1,0 +1,513 @@
+"""`EpiFoundation`: train, apply and save the network on the user's own paired cells."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .._anndata import get_atac
+from .._logging import logger
+from .._settings import settings
+from ..data._build_vocabularies import build_vocabularies
+from ..data._vocabularies import is_special
+from ..genome._ocrs import checked_ocrs
+from ..hub import Checkpoint, load, save
+from ..inference import PeakSetRunner, embed_peak_sets
+from ..nn import EpiFoundationConfig, EpiFoundationNet
+from ._epifoundation_data import (
+    DEFAULT_SETUP,
+    SETUP_KEY,
+    DataReader,
+    batches_of,
+    make_setup,
+    paired_names,
+    refuse_repeated,
+)
+from ._peak_to_gene import PeakToGeneOptions, PeakToGeneRun
+from ._run_folder import LOG
+from ._training_loop import BEST, make_fabric, own_randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+_OF_THE_DATA = ("n_peaks", "n_genes", "n_chromosomes", "n_batches", "n_cell_types")
+_SIZES = tuple(field.name for field in fields(EpiFoundationConfig) if field.name not in _OF_THE_DATA)
+# Only which OCRs are open is read.
+_AS_IT_IS = {"target_sum": None, "log1p": False}
+# Steps between two checkpoints in a folder that nobody will go on from.
+_NEVER = 2**62
+# Genes times cells of which a decoder holds the hidden units at once.
+_QUERIES = 250_000
+
+
+class EpiFoundation:
+    """EpiFoundation on the user's own cells (bioRxiv 2025.02.05.636688).
+
+    A transformer over the set of a cell's open peaks, trained to tell which genes are expressed in the same cell.
+
+    Parameters
+    ----------
+    mdata
+        Registered with `setup_mudata`. None for a pretrained network that is only to be applied.
+    config
+        Sizes of a new network other than the paper's, such as ``{"d_model": 128, "n_layers": 2}``: the fields of
+        `scfound_atac.nn.EpiFoundationConfig` but for those that the data give. ``{"value_decoder": True}`` adds a decoder of levels of
+        expression. The vocabularies are then the OCRs of `mdata` on chr1 to chr22, X and Y, and its genes.
+    checkpoint
+        Start from this pretrained network instead; see also `from_pretrained`. OCRs then stand for the peaks of its vocabulary that they
+        overlap, and genes go by name.
+    gene_chromosomes
+        For a new network: chromosome of each gene. By default ``var["chrom"]`` or ``var["chromosome"]`` of the genes. Genes of unknown
+        chromosome share a token of their own, with a warning.
+    seed
+        Seed of the initial weights.
+
+    Attributes
+    ----------
+    history
+        The log of the last training run, a row per step; None before.
+    validation_names
+        The cells that the last training run held out.
+
+    Raises
+    ------
+    ValueError
+        If `mdata` is not set up, sizes are not those of a network, `checkpoint` is of another kind, knows none of the genes or was trained
+        with batches where there are none, or if no cell has both modalities and a new network is to be made.
+
+    Examples
+    --------
+    >>> sfa.model.EpiFoundation.setup_mudata(mdata)
+    >>> model = sfa.model.EpiFoundation(mdata, config={"d_model": 128, "n_layers": 2})
+    >>> model.train(max_epochs=20)
+    >>> mdata["atac"].obsm["X_epifoundation"] = model.get_latent_representation()
+    >>> model.predict_expression(genes=["CD4", "CD8A"])
+    >>> model.save("my_model")
+    >>> sfa.tl.embed(other, model="./my_model")
+    """
+
+    def __init__(
+        self,
+        mdata: MuData | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        checkpoint: Checkpoint | None = None,
+        gene_chromosomes: Mapping[str, object] | pd.Series | None = None,
+        seed: int = 0,
+    ) -> None:
+        if checkpoint is not None and (config is not None or gene_chromosomes is not None):
+            msg = "config= and gene_chromosomes= are of a new network: pass them or checkpoint=, not both."
+            raise ValueError(msg)
+        self.mdata, self._is_trained = mdata, checkpoint is not None
+        self.history: pd.DataFrame | None = None
+        self.validation_names: pd.Index | None = None
+        self._setup = dict((checkpoint.training if checkpoint else {}).get("setup", DEFAULT_SETUP))
+        if mdata is not None:
+            if SETUP_KEY not in mdata.uns:
+                msg = "mdata is not set up: call sfa.model.EpiFoundation.setup_mudata(mdata) first."
+                raise ValueError(msg)
+            self._setup = {name: str(value) for name, value in mdata.uns[SETUP_KEY].items()}
+        if checkpoint is None:
+            if mdata is None:
+                msg = "Pass mdata to make a new network for, or checkpoint= with a pretrained one."
+                raise ValueError(msg)
+            checkpoint = self._new_network(mdata, dict(config or {}), gene_chromosomes, seed)
+        if checkpoint.model_class != "EpiFoundation":
+            msg = (
+                f"{checkpoint.name!r} is a {checkpoint.model_class} model, not EpiFoundation; use it with sfa.tl.embed."
+            )
+            raise ValueError(msg)
+        self._checkpoint = checkpoint
+        if mdata is not None:
+            self._reader.check(mdata)
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        *,
+        atac_layer: str | None = None,
+        rna_layer: str | None = None,
+        batch_key: str | None = None,
+        modalities: Mapping[str, str] | None = None,
+        genome: str | None = None,
+    ) -> None:
+        """Register accessibility and expression, and check both.
+
+        Parameters
+        ----------
+        mdata
+            Cells by OCRs, coordinates in ``var`` or in the names, and cells by genes, with the same ``obs_names`` where they are the same
+            cells. Cells of one modality alone are left out of training.
+        atac_layer, rna_layer
+            Layers to read; ``X`` if None. Of accessibility it only matters what is zero; expression may be counts or normalised.
+        batch_key
+            Column of ``obs`` with the batch of each cell, of the accessibility modality or of `mdata`. The network is told it while it
+            predicts expression, so that cell vectors need not hold it.
+        modalities
+            Their names, if they are not ``{"atac": "atac", "rna": "rna"}``.
+        genome
+            Genome build, if it cannot be recognised; see `scfound_atac.tl.embed`.
+
+        Returns
+        -------
+        None. Sets ``mdata.uns["epifoundation_setup"]``.
+
+        Raises
+        ------
+        TypeError
+            If `mdata` is no MuData.
+        KeyError
+            If there is no such modality, layer or column.
+        ValueError
+            For coordinates that are not usable, or names of cells or genes that are not unique.
+        """
+        given = {"atac_layer": atac_layer, "rna_layer": rna_layer, "batch_key": batch_key, "genome": genome}
+        mdata.uns[SETUP_KEY] = make_setup(mdata, dict(modalities or {}), given)
+
+    @classmethod
+    def from_pretrained(cls, model: str | Path, mdata: MuData | None = None) -> EpiFoundation:
+        """Start from pretrained weights: a registry name or a folder, as `scfound_atac.hub.load` takes.
+
+        Without `mdata`, or with one that has other OCRs, other genes or cells without a pair, the model can be applied all the same.
+        """
+        return cls(mdata, checkpoint=load(model))
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The network with its vocabularies, as `scfound_atac.tl.embed` takes it."""
+        return self._checkpoint
+
+    @property
+    def _reader(self) -> DataReader:
+        return DataReader(self._checkpoint, self._setup)
+
+    def __repr__(self) -> str:
+        sizes = self._checkpoint.net.config
+        n_parameters = sum(p.numel() for p in self._checkpoint.net.parameters())
+        vocabularies = self._reader.vocabularies
+        n_genes = len([gene for gene in vocabularies.genes if not is_special(gene)])
+        return (
+            f"EpiFoundation of {len(vocabularies.ocrs)} peaks and {n_genes} genes: width {sizes.d_model}, {sizes.n_layers} layers, "
+            f"{n_parameters} parameters, {'trained' if self._is_trained else 'not trained'}"
+        )
+
+    def train(
+        self,
+        max_epochs: int = 140,
+        *,
+        batch_size: int = 8,
+        accumulate: int = 20,
+        lr: float = 1e-4,
+        n_warmup_steps: int = 100,
+        clip: float = 100.0,
+        max_genes: int = 8_000,
+        train_size: float = 0.9,
+        max_steps: int | None = None,
+        validate_every: int | None = None,
+        checkpoint_every: int | None = None,
+        precision: Literal["auto", "32", "bf16-mixed"] = "auto",
+        n_workers: int = 0,
+        output: str | Path | None = None,
+        resume: bool = True,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
+        seed: int = 0,
+    ) -> None:
+        """Train on the cells with both modalities: which genes are expressed (section 3.3.3), and with a decoder of levels, how much.
+
+        Each time a cell is seen, it is asked for up to `max_genes` genes, half of them expressed in it and half not. Afterwards the model
+        has the weights with the lowest loss on the cells held out. A run that was killed goes on from `output` if the same is called
+        again, and then takes the steps it would have taken.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells; the paper's by default, as are the next five.
+        batch_size, accumulate
+            Cells per batch, over all processes, and batches per step.
+        lr
+            Largest learning rate of Adam; it warms up, and falls to zero along one cosine.
+        n_warmup_steps
+            Steps of linear warm-up, at most a tenth of the run.
+        clip
+            Largest norm of the gradient.
+        max_genes
+            Most genes that are asked for per cell.
+        train_size
+            Share of the paired cells to train on; the rest is held out. With 1 the last weights are kept.
+        max_steps
+            Steps to take, instead of `max_epochs`.
+        validate_every, checkpoint_every
+            Steps between two validations, and between two checkpoints in `output`; one epoch by default.
+        precision
+            ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that has it.
+        n_workers
+            Processes that make batches ahead.
+        output
+            Folder of the run: ``log.csv``, ``last.ckpt``, and the networks ``best`` and ``final``. A temporary one if None.
+        resume
+            Go on from ``last.ckpt`` in `output` if there is one; start over if False.
+        accelerator, devices, num_nodes, strategy
+            As in `lightning.fabric.Fabric`. Several devices need a script, which each process runs, or torchrun.
+        seed
+            Seed of the split, of what is drawn, and of dropout.
+
+        Raises
+        ------
+        ValueError
+            If there is no paired cell, values are negative, infinite or NaN, hardly any open OCR is in the vocabulary of a checkpoint, an
+            option makes no run, or `output` holds another run.
+        FloatingPointError
+            If the loss is no longer a number.
+        """
+        options = PeakToGeneOptions(
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            lr=lr,
+            n_warmup_steps=n_warmup_steps,
+            clip=clip,
+            max_genes=max_genes,
+            train_size=train_size,
+            validate_every=validate_every,
+            checkpoint_every=checkpoint_every if output is not None else _NEVER,
+            precision=precision,
+            n_workers=n_workers,
+            seed=seed,
+        )
+        sizes = self._checkpoint.net.config
+        if self.mdata is None:
+            msg = "The model was opened without data: pass mdata to load() or from_pretrained() to train it."
+            raise ValueError(msg)
+        if not (sizes.n_bins or sizes.value_decoder):
+            msg = f"Model {self._checkpoint.name!r} has no decoder of expression, so there is nothing to train it on."
+            raise ValueError(msg)
+        cells, names, n_unpaired = self._reader.paired_cells(self.mdata)
+        facts = {"n_unpaired_cells": n_unpaired, "setup": self._setup}
+        fabric = make_fabric(accelerator, devices, num_nodes, strategy)
+        fabric.launch()
+        with ExitStack() as stack:
+            stack.enter_context(own_randomness(fabric))
+            if output is None:
+                output = fabric.broadcast(stack.enter_context(TemporaryDirectory()) if fabric.is_global_zero else "")
+            folder = Path(str(output))
+            PeakToGeneRun(self._checkpoint, cells, options, fabric, folder=folder, facts=facts, resume=resume).train()
+            self._checkpoint = replace(load(folder / BEST), name="trained")
+            self.history = pd.read_csv(folder / LOG)
+            fabric.barrier()  # nobody removes the folder before everybody has read
+        self.validation_names, self._is_trained = names[options.split(len(cells))[1]], True
+
+    def get_latent_representation(
+        self,
+        mdata: MuData | AnnData | None = None,
+        *,
+        genome: str | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        seed: int = 0,
+    ) -> NDArray[np.float32]:
+        """Cell vectors: the state of [CLS] after the last layer (section 3.3.2).
+
+        Parameters
+        ----------
+        mdata
+            Cells to embed, paired or not, with any OCRs on GRCh38: MuData, or AnnData of accessibility alone. The registered ones if None.
+        genome
+            Genome build, if it cannot be recognised.
+        batch_size
+            Most cells per forward pass.
+        device
+            ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"``, ...
+        seed
+            Chooses the peaks of cells that have more than the network reads.
+
+        Returns
+        -------
+        Array (n_obs, d_model) in the order of the accessibility modality, float32: what `scfound_atac.tl.embed` writes with this model.
+
+        Raises
+        ------
+        ValueError
+            For coordinates or values that are not usable, or hardly any open OCR in the vocabulary.
+        """
+        atac = self._atac(mdata)
+        runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
+        return self._embed(atac, runner, genome, seed)
+
+    def predict_expression(
+        self,
+        mdata: MuData | AnnData | None = None,
+        genes: Iterable[str] | None = None,
+        *,
+        kind: Literal["probability", "level"] | None = None,
+        batch: str | None = None,
+        genome: str | None = None,
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """Expression of genes from accessibility alone.
+
+        Training shows as many genes that are expressed as are not, so probabilities are high for the share of genes that are expressed;
+        their order over cells and genes is what they tell.
+
+        Parameters
+        ----------
+        mdata
+            As in `get_latent_representation`.
+        genes
+            Names from the vocabulary; by default those of the registered data that are in it, or all without data.
+        kind
+            ``"probability"`` that a gene is expressed, or its ``"level"`` on the scale of `scfound_atac.pp.bin_expression`, for a network
+            with a decoder of levels. By default probability, if there is a decoder of it.
+        batch
+            Predict as for this batch; by default each cell's own. For networks that were trained with batches.
+        genome, batch_size, device, seed
+            As in `get_latent_representation`.
+
+        Returns
+        -------
+        Table (n_obs, genes), float32.
+
+        Raises
+        ------
+        KeyError
+            If a gene is not in the vocabulary.
+        ValueError
+            As in `get_latent_representation`; for genes named twice, a `kind` that the network cannot give, or a batch that is new to it.
+        """
+        atac, net = self._atac(mdata), self._checkpoint.net
+        if kind is None:
+            kind = "probability" if net.config.n_bins else "level"
+        if kind not in ("probability", "level"):
+            msg = f"kind={kind!r} is not known: use 'probability' or 'level'."
+            raise ValueError(msg)
+        if not (net.config.n_bins if kind == "probability" else net.config.value_decoder):
+            msg = f"This network has no decoder for kind={kind!r}; a new one gets that of levels by config={{'value_decoder': True}}."
+            raise ValueError(msg)
+        reader = self._reader
+        names = reader.known_genes(self.mdata) if genes is None else [str(gene) for gene in genes]
+        refuse_repeated(pd.Index(names), "genes", "unique()")
+        ids, chromosomes = reader.vocabularies.gene_ids(names)
+        batches = reader.batch_ids(self._given(mdata), atac, atac.obs_names, batch)
+        runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
+        vectors = self._embed(atac, runner, genome, seed)
+        values = np.empty((len(vectors), len(names)), dtype=np.float32)
+        n_cells = max(1, _QUERIES // max(1, len(names)))
+        with torch.inference_mode():
+            queries = net.embed_genes(*(torch.from_numpy(x).to(runner.device) for x in (ids, chromosomes)))
+            for first in range(0, len(vectors), n_cells):
+                part = slice(first, first + n_cells)
+                cell = torch.from_numpy(vectors[part]).to(runner.device)
+                told = None if batches is None else torch.from_numpy(batches[part]).to(runner.device)
+                if kind == "level":
+                    found = net.predict_values(cell, queries, told)
+                else:
+                    found = 1 - net.predict_expression(cell, queries, told).softmax(-1)[..., 0]
+                values[part] = found.cpu().numpy()
+        return pd.DataFrame(values, index=atac.obs_names, columns=names)
+
+    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the vocabularies.
+
+        Parameters
+        ----------
+        dir_path
+            Folder; made if absent.
+        overwrite
+            Replace a model that is already there.
+
+        Raises
+        ------
+        FileExistsError
+            If a model is there and `overwrite` is False.
+        """
+        checkpoint = self._checkpoint
+        save(
+            checkpoint.net,
+            dir_path,
+            chromosomes=checkpoint.chromosomes,
+            preparation=checkpoint.preparation,
+            training={**checkpoint.training, "setup": self._setup},
+            vocabularies=checkpoint.vocabularies,
+            overwrite=overwrite,
+        )
+
+    @classmethod
+    def load(cls, dir_path: str | Path, mdata: MuData | None = None) -> EpiFoundation:
+        """Open a saved model, on registered data or without; its OCRs and genes need not be those it was trained on."""
+        return cls.from_pretrained(Path(dir_path), mdata)
+
+    def _new_network(
+        self,
+        mdata: MuData,
+        sizes: dict[str, Any],
+        gene_chromosomes: Mapping[str, object] | pd.Series | None,
+        seed: int,
+    ) -> Checkpoint:
+        """Vocabularies of the data, and a network of their sizes."""
+        if unknown := [name for name in sizes if name not in _SIZES]:
+            msg = f"A new network has no {', '.join(unknown[:3])} to set; its sizes are {', '.join(_SIZES)}."
+            raise ValueError(msg)
+        atac, rna = self._atac(mdata), get_atac(mdata, self._setup["rna"])
+        paired_names(atac, rna)
+        batches = batches_of(mdata, self._setup)
+        if gene_chromosomes is None:
+            column = next((name for name in ("chrom", "chromosome") if name in rna.var), None)
+            gene_chromosomes = {} if column is None else rna.var[column]
+        ocrs = checked_ocrs(atac.var, self._setup.get("genome"), atac.uns.get("genome"))
+        vocabularies = build_vocabularies(ocrs, rna.var_names, gene_chromosomes, batches)
+        network = EpiFoundationConfig(
+            **({"n_bins": 2} | sizes),
+            n_peaks=len(vocabularies.peaks),
+            n_genes=len(vocabularies.genes),
+            n_chromosomes=len(vocabularies.chromosomes),
+            n_batches=len(batches),
+        )
+        if not (network.n_bins or network.value_decoder):
+            msg = "n_bins=0 without value_decoder=True leaves nothing to train: keep one of the two decoders."
+            raise ValueError(msg)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = EpiFoundationNet(network).eval()
+        return Checkpoint(
+            net=net,
+            name="untrained",
+            sha256="",
+            chromosomes=tuple(vocabularies.chromosomes),
+            preparation=_AS_IT_IS,
+            model_class="EpiFoundation",
+            vocabularies=vocabularies,
+        )
+
+    def _given(self, data: MuData | AnnData | None) -> MuData | AnnData:
+        given = self.mdata if data is None else data
+        if given is None:
+            msg = "The model was opened without data: pass the cells it is to be applied to."
+            raise ValueError(msg)
+        return given
+
+    def _atac(self, data: MuData | AnnData | None) -> AnnData:
+        return get_atac(self._given(data), self._setup["atac"])
+
+    def _embed(self, atac: AnnData, runner: PeakSetRunner, genome: str | None, seed: int) -> NDArray[np.float32]:
+        if not self._is_trained:
+            logger.warning("the network is not trained: call train() first")
+        tokenizer, matrix = self._reader.tokenizer(atac, genome, runner.net.config.max_tokens, seed)
+        names = atac.obs_names.to_numpy(dtype=object)
+        return embed_peak_sets(matrix, tokenizer, runner, names, progress=settings.progress_bar)

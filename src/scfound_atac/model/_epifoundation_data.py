@@ -1,0 +1,228 @@
+"""What EpiFoundation reads from MuData: what was set up, tokens, levels of expression, batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from .._anndata import check_values, get_atac, get_column, get_matrix
+from .._logging import logger
+from ..data import Tokenizer, iter_rows
+from ..data._expression_levels import bin_rows
+from ..data._paired_batches import PairedCells
+from ..data._vocabularies import is_special
+from ..genome._ocrs import checked_ocrs
+from ..inference._peak_sets import check_coverage
+from ._peak_to_gene import n_levels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+    from ..data import Vocabularies
+    from ..hub import Checkpoint
+
+SETUP_KEY = "epifoundation_setup"
+"""Where `EpiFoundation.setup_mudata` writes in ``mdata.uns``, so that what was set up is still so when it is read from a file."""
+DEFAULT_SETUP = {"atac": "atac", "rna": "rna"}
+
+
+def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """Check what `EpiFoundation.setup_mudata` is given; modalities and what is not None of the rest."""
+    from mudata import MuData
+
+    if not isinstance(mdata, MuData):
+        msg = f"Expected MuData, got {type(mdata).__name__}: mudata.MuData({{'atac': atac, 'rna': rna}}) makes one."
+        raise TypeError(msg)
+    if unknown := set(modalities) - set(DEFAULT_SETUP):
+        msg = f"modalities must map 'atac' and 'rna' to names of modalities; {', '.join(sorted(unknown))} is neither."
+        raise ValueError(msg)
+    setup = DEFAULT_SETUP | dict(modalities) | {name: value for name, value in given.items() if value is not None}
+    atac, rna = get_atac(mdata, setup["atac"]), get_atac(mdata, setup["rna"])
+    checked_ocrs(atac.var, setup.get("genome"), atac.uns.get("genome"))
+    get_matrix(atac, setup.get("atac_layer"))
+    get_matrix(rna, setup.get("rna_layer"))
+    refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
+    refuse_repeated(rna.obs_names, f"cells of modality {setup['rna']!r}", "obs_names_make_unique()")
+    refuse_repeated(rna.var_names, f"genes of modality {setup['rna']!r}", "var_names_make_unique()")
+    if "batch_key" in setup:
+        _batch_labels(mdata, atac, setup["batch_key"], atac.obs_names.intersection(rna.obs_names))
+    return setup
+
+
+@dataclass(frozen=True)
+class DataReader:
+    """Reads data as they were set up for a network.
+
+    Attributes
+    ----------
+    checkpoint
+        The network and its vocabularies.
+    setup
+        What `make_setup` gave.
+    """
+
+    checkpoint: Checkpoint
+    setup: Mapping[str, str]
+
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """What the ids of the network's tables stand for."""
+        vocabularies = self.checkpoint.vocabularies
+        if vocabularies is None:
+            msg = f"Model {self.checkpoint.name!r} has no vocabularies: open it with sfa.hub.load."
+            raise ValueError(msg)
+        return vocabularies
+
+    def check(self, mdata: MuData) -> None:
+        """Refuse data that the network's vocabularies say nothing of."""
+        name, vocabularies = self.checkpoint.name, self.vocabularies
+        if self.checkpoint.net.config.n_genes and not self.known_genes(mdata):
+            genes = get_atac(mdata, self.setup["rna"]).var_names
+            theirs = [gene for gene in vocabularies.genes if not is_special(gene)]
+            msg = (
+                f"None of the {len(genes)} genes ({', '.join(map(str, genes[:3]))}, ...) is in the vocabulary of model {name!r} "
+                f"({', '.join(theirs[:3])}, ...). Name genes as it does: mdata[{self.setup['rna']!r}].var_names = ..."
+            )
+            raise ValueError(msg)
+        if bool(vocabularies.batches) != ("batch_key" in self.setup):
+            was, now = ("with", "without") if vocabularies.batches else ("without", "with")
+            msg = (
+                f"Model {name!r} was trained {was} batches, and the data are set up {now} batch_key. "
+                "Call setup_mudata again to match it."
+            )
+            raise ValueError(msg)
+
+    def known_genes(self, mdata: MuData | None) -> list[str]:
+        """Genes of the data, or all without data, that the network can be asked for."""
+        vocabularies = self.vocabularies
+        genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
+        known = set(vocabularies.genes)
+        if vocabularies.chromosomes:
+            known &= set(vocabularies.gene_chromosomes)
+        return [gene for gene in genes if gene in known and not is_special(gene)]
+
+    def tokenizer(self, atac: AnnData, genome: str | None, max_tokens: int, seed: int = 0) -> tuple[Tokenizer, Any]:
+        """What turns cells into tokens, and their accessibility, both checked."""
+        layer = self.setup.get("atac_layer")
+        matrix = get_matrix(atac, layer)
+        for rows, chunk in iter_rows(matrix):
+            check_values(chunk, _place(self.setup["atac"], layer), rows=rows)
+        ocrs = checked_ocrs(atac.var, genome, self.setup.get("genome"), atac.uns.get("genome"))
+        tokenizer = Tokenizer(self.vocabularies, ocrs, max_tokens=max_tokens, seed=seed)
+        check_coverage(tokenizer.coverage(matrix), self.checkpoint.name, len(ocrs))
+        return tokenizer, matrix
+
+    def batch_ids(
+        self, data: MuData | AnnData, atac: AnnData, names: pd.Index, batch: str | None
+    ) -> NDArray[np.int64] | None:
+        """Ids of the batches of the cells `names`, for a network that is told them; all of them `batch` if that is given."""
+        known = self.vocabularies.batches
+        if not known:
+            if batch is not None:
+                msg = f"batch={batch!r}: this network was trained without batches. Leave batch out."
+                raise ValueError(msg)
+            return None
+        if batch is None and "batch_key" not in self.setup:
+            msg = f"This network was trained with batches: pass batch= one of {', '.join(list(known)[:5])}."
+            raise ValueError(msg)
+        labels = (
+            [batch] * len(names)
+            if batch is not None
+            else list(_batch_labels(data, atac, self.setup["batch_key"], names))
+        )
+        if unknown := [label for label in dict.fromkeys(labels) if label not in known]:
+            msg = (
+                f"The network was not trained with batch {', '.join(map(repr, unknown[:3]))}. It knows {', '.join(list(known)[:5])}: "
+                "pass one of them as batch= to predict as for that batch."
+            )
+            raise ValueError(msg)
+        return np.array([known[label] for label in labels], dtype=np.int64)
+
+    def paired_cells(self, mdata: MuData) -> tuple[PairedCells, pd.Index, int]:
+        """What there is to train on, the names of these cells, and how many lack one of the modalities."""
+        atac, rna = get_atac(mdata, self.setup["atac"]), get_atac(mdata, self.setup["rna"])
+        names = paired_names(atac, rna)
+        if n_unpaired := atac.n_obs + rna.n_obs - 2 * len(names):
+            logger.warning("%d cells that have one modality alone are left out of training", n_unpaired)
+        tokenizer, matrix = self.tokenizer(atac, None, len(self.vocabularies.peaks))
+        tokens: list[NDArray[np.int32]] = []
+        for _, chunk in iter_rows(matrix, rows=atac.obs_names.get_indexer(names)):
+            tokens += [cell.astype(np.int32) for cell in tokenizer(chunk, np.empty(chunk.shape[0], dtype=object))]
+        genes = self.known_genes(mdata)
+        levels = self._levels(rna, rna.obs_names.get_indexer(names), rna.var_names.get_indexer(genes))
+        batch = self.batch_ids(mdata, atac, names, None)
+        cells = PairedCells(tokens, levels, *self.vocabularies.gene_ids(genes), batch)
+        n_expressed = np.diff(levels.indptr)
+        usable = np.array([len(cell) > 0 for cell in tokens]) & (n_expressed > 0) & (n_expressed < len(genes))
+        if not usable.any():
+            msg = "No paired cell has an open peak, and genes that are expressed beside others that are not: nothing to train on."
+            raise ValueError(msg)
+        if not usable.all():
+            logger.warning(
+                "%d of %d paired cells are left out of training: no open peak, or none or all of %d genes expressed",
+                int((~usable).sum()),
+                len(usable),
+                len(genes),
+            )
+        return cells[np.flatnonzero(usable)], names[usable], n_unpaired
+
+    def _levels(self, rna: AnnData, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> sparse.csr_matrix:
+        """Levels of expression, among all genes of the cells `rows`, of the genes `columns`."""
+        layer, n_bins = self.setup.get("rna_layer"), n_levels(self.checkpoint.net.config.n_bins)
+        chunks = []
+        for index, chunk in iter_rows(get_matrix(rna, layer), rows=rows):
+            check_values(chunk, _place(self.setup["rna"], layer), rows=index, column="gene")
+            chunks.append(bin_rows(chunk, n_bins)[:, columns])
+        return sparse.vstack(chunks, format="csr")
+
+
+def refuse_repeated(names: pd.Index, what: str, fix: str) -> None:
+    """ValueError that names the first three of `names` that stand more than once."""
+    repeated = names[names.duplicated()]
+    if len(repeated):
+        some = ", ".join(dict.fromkeys(map(str, repeated[:3])))
+        msg = f"{len(repeated)} {what} repeat an earlier name, among them {some}. Make names unique first: {fix}."
+        raise ValueError(msg)
+
+
+def paired_names(atac: AnnData, rna: AnnData) -> pd.Index:
+    """Cells with both modalities, in the order of accessibility; a ValueError if there are none."""
+    names = atac.obs_names[atac.obs_names.isin(rna.obs_names)]
+    if names.empty:
+        msg = (
+            f"No cell has both modalities: {atac.n_obs} cells with accessibility ({', '.join(atac.obs_names[:2])}, ...) and {rna.n_obs} "
+            f"with expression ({', '.join(rna.obs_names[:2])}, ...) have no name in common. Give the same cells the same obs_names."
+        )
+        raise ValueError(msg)
+    return names
+
+
+def batches_of(mdata: MuData, setup: Mapping[str, str]) -> list[str]:
+    """The batches of the paired cells, sorted; none if there is no ``batch_key``."""
+    if "batch_key" not in setup:
+        return []
+    atac = get_atac(mdata, setup["atac"])
+    names = paired_names(atac, get_atac(mdata, setup["rna"]))
+    return sorted(_batch_labels(mdata, atac, setup["batch_key"], names).unique())
+
+
+def _batch_labels(data: MuData | AnnData, atac: AnnData, key: str, names: pd.Index) -> pd.Series:
+    """The batches of the cells `names` as text, from the accessibility modality or from the MuData around it."""
+    labels = get_column(data, atac, key).reindex(names)
+    if (missing := labels.isna()).any():
+        some = ", ".join(map(str, names[missing][:3]))
+        msg = f"{int(missing.sum())} cells have no batch in obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
+        raise ValueError(msg)
+    return labels.astype(str)
+
+
+def _place(modality: str, layer: str | None) -> str:
+    return f"{modality}.X" if layer is None else f"{modality}.layers[{layer!r}]"
