@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from ..hub import Checkpoint
 
-    Pooling = Literal["hidden_mean", "reconstruction"]
+    Pooling = Literal["hidden_mean", "reconstruction", "cell_vector"]
     Precision = Literal["auto", "fp32", "bf16"]
 
-POOLINGS = ("hidden_mean", "reconstruction")
+POOLINGS = ("hidden_mean", "reconstruction", "cell_vector")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 # On CPU a batch of about this many tokens keeps all cores busy; more only costs memory.
@@ -85,7 +85,8 @@ class Runner:
     ocrs
         The input's columns: ``chrom``, ``start``, ``end``, in any order.
     pooling
-        What to read from the network: mean over hidden dimensions, or the reconstruction; both give (cells, n_ocrs).
+        What to read from the network: mean over hidden dimensions, or the reconstruction, both (cells, n_ocrs); or one vector per cell,
+        (cells, d_model).
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ...
     precision
@@ -149,10 +150,11 @@ class Runner:
         return min(max(n, 1), _MAX_BATCH)
 
     def __call__(self, rows: csr_matrix) -> NDArray[np.float32]:
-        """Per-OCR vectors of prepared cells: (cells, n_columns) sparse -> (cells, n_ocrs) float32, in genome order."""
+        """Prepared cells (cells, n_columns), sparse -> (cells, n_ocrs) float32 in genome order, or (cells, d_model)."""
         import torch
 
-        out = np.empty((rows.shape[0], self.n_ocrs), dtype=np.float32)
+        width = self.net.config.d_model if self.pooling == "cell_vector" else self.n_ocrs
+        out = np.empty((rows.shape[0], width), dtype=np.float32)
         first = 0
         while first < len(out):
             batch = slice(first, min(first + self.batch_size, len(out)))
@@ -190,6 +192,8 @@ class Runner:
         import torch
 
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            if self.pooling == "cell_vector":
+                return self.net.cell_vector(values, self._ocrs).float()
             hidden = self.net(values, self._ocrs)
             vectors = self.net.pool(hidden) if self.pooling == "hidden_mean" else self.net.reconstruct(hidden)
         return vectors.float()

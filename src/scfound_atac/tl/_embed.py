@@ -6,15 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from .. import __version__
-from .._anndata import check_values, count_kind, get_atac, get_matrix
+from .._anndata import check_copy, check_values, get_atac, get_matrix, refuse_normalised
 from .._keys import embedding_keys
 from .._logging import logger
 from ..data import iter_rows
-from ..genome import check_genome, get_ocrs
-from ..genome._ocrs import refuse_duplicates
+from ..data._fit_rows import fit_rows
+from ..genome._ocrs import checked_ocrs
 from ..hub._checkpoint import DEFAULT_PREPARATION, PEAK_SET_MODELS
 from ._embed_runs import Task, run_mixture, run_network, run_peak_sets, run_profiles, whole
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
 
     from .._keys import EmbeddingKeys
     from ..hub import Checkpoint
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from ._embed_runs import Outcome
 
 DEFAULT_MODEL = "region-set"
-_N_COMPONENTS = 50
+N_COMPONENTS = 50
 
 
 def embed(
@@ -161,6 +159,8 @@ def embed(
     >>> mdata["atac"].obsm["X_chromfound"].shape
     (3000, 50)
     """
+    from ..hub._load import as_checkpoint
+
     source = get_atac(adata, modality)
     matrix = get_matrix(source, layer)
     if n_components is not None and n_components != "auto" and n_components < 1:
@@ -169,23 +169,25 @@ def embed(
     if source.n_obs == 0 or source.n_vars == 0:
         msg = f"Nothing to embed: adata has {source.n_obs} cells and {source.n_vars} OCRs."
         raise ValueError(msg)
-    checkpoint = _checkpoint(model)
+    checkpoint = as_checkpoint(model)
     is_peak_set = checkpoint.model_class in PEAK_SET_MODELS
     keys = embedding_keys("epifoundation" if is_peak_set else "chromfound", key_added)
     if n_components == "auto":
-        n_components = None if is_peak_set else _N_COMPONENTS
+        n_components = None if is_peak_set else N_COMPONENTS
     if n_components is not None and basis is None and source.n_obs < 2:
         msg = "PCA needs at least two cells. Pass n_components=None for the whole vector, or basis= a reference that is already embedded."
         raise ValueError(msg)
-    if copy and source.isbacked:
-        msg = "A backed AnnData cannot be copied in memory. Use copy=False, or adata.to_memory() first."
-        raise ValueError(msg)
-    ocrs = _checked_ocrs(source, genome)
+    check_copy(source, copy=copy)
+    ocrs = checked_ocrs(source.var, genome, source.uns.get("genome"))
     preparation = _preparation(recipe, checkpoint)
     where = f"layers[{layer!r}]" if layer else "X"
     _check_all_values(matrix, where)
     if recipe is not None:
-        _refuse_normalised(matrix, where)
+        refuse_normalised(
+            matrix,
+            where,
+            ", and this model prepares counts by itself. Pass recipe=None to feed it as it is, or layer= a layer with counts.",
+        )
 
     task = Task(
         matrix=matrix,
@@ -194,7 +196,7 @@ def embed(
         pooling=_pooling(pooling, checkpoint, n_components),
         preparation=preparation,
         n_components=n_components,
-        fit_rows=_fit_rows(source.obs_names, n_fit_cells, seed),
+        fit_rows=fit_rows(source.obs_names, n_fit_cells, seed),
         basis=None if basis is None else get_atac(basis, modality),
         keys=keys,
         names=source.obs_names.to_numpy(dtype=object),
@@ -222,19 +224,6 @@ def embed(
     _write(get_atac(adata, modality), outcome, keys, params)
     logger.info("added obsm[%r], uns[%r]", keys.obsm, keys.uns)
     return adata if copy else None
-
-
-def _checked_ocrs(adata: AnnData, genome: str | None) -> pd.DataFrame:
-    ocrs = get_ocrs(adata.var)
-    refuse_duplicates(ocrs)
-    check_genome(ocrs, genome if genome is not None else adata.uns.get("genome"))
-    return ocrs
-
-
-def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
-    from ..hub import Checkpoint, load
-
-    return model if isinstance(model, Checkpoint) else load(model)
 
 
 def _preparation(recipe: str | Mapping[str, Any] | None, checkpoint: Checkpoint) -> dict[str, Any] | None:
@@ -269,15 +258,6 @@ def _pooling(pooling: str, checkpoint: Checkpoint, n_components: int | None) -> 
     return pooling
 
 
-def _refuse_normalised(matrix: Any, where: str) -> None:
-    if count_kind(matrix) == "normalised":
-        msg = (
-            f"{where} holds values that are not whole numbers, so it is already normalised, and this model prepares counts by itself. "
-            "Pass recipe=None to feed it as it is, or layer= a layer with counts."
-        )
-        raise ValueError(msg)
-
-
 def _check_all_values(matrix: Any, where: str) -> None:
     """One pass over the matrix before the network starts, so that a bad value late in a long run is found at once."""
     n_empty, n_cells = 0, 0
@@ -291,14 +271,6 @@ def _check_all_values(matrix: Any, where: str) -> None:
             n_empty,
             n_cells,
         )
-
-
-def _fit_rows(names: pd.Index, n: int, seed: int) -> NDArray[np.int64]:
-    """Cells that PCA is fitted to: those whose seeded hash of the name is smallest, so that cell order plays no part."""
-    if len(names) <= n:
-        return np.arange(len(names))
-    hashed = pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{seed:016d}"[:16])
-    return np.sort(np.argsort(hashed, kind="stable")[:n])
 
 
 def _write(adata: AnnData, outcome: Outcome, keys: EmbeddingKeys, params: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from .._logging import logger
 from .._settings import settings
 from ..data import prepare_rows
 from ..genome import get_ocrs, ocr_names
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from ..inference import Basis, Embedding
     from ..inference._runner import Precision
-
-# Below this share of a data set's open OCRs in its vocabulary, a model has next to nothing to read.
-LEAST_COVERAGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -180,6 +176,7 @@ def run_peak_sets(task: Task, *, device: str, precision: Precision, batch_size: 
     """The open OCRs of a cell that a vocabulary holds, through a network; the vector is the network's own."""
     from ..data import Tokenizer
     from ..inference import PCA, Embedding, PeakSetRunner, embed_peak_sets
+    from ..inference._peak_sets import check_coverage
 
     if task.basis is not None:
         msg = "This model needs no basis: all cells that it embeds land in one space. Leave basis and n_components out."
@@ -188,7 +185,7 @@ def run_peak_sets(task: Task, *, device: str, precision: Precision, batch_size: 
     vocabularies, max_tokens = runner.vocabularies, runner.net.config.max_tokens
     tokenizer = Tokenizer(vocabularies, task.ocrs, max_tokens=max_tokens, seed=task.seed)
     coverage = tokenizer.coverage(task.matrix)
-    _check_coverage(task, coverage)
+    check_coverage(coverage, task.checkpoint.name, len(task.ocrs))
     vectors = embed_peak_sets(task.matrix, tokenizer, runner, task.names, progress=settings.progress_bar)
     tables: dict[str, Any] = {"coverage": _coverage_table(coverage, len(vocabularies.ocrs), max_tokens)}
     variance_ratio = None
@@ -200,25 +197,6 @@ def run_peak_sets(task: Task, *, device: str, precision: Precision, batch_size: 
     columns = _coverage_columns(coverage, max_tokens, task.keys.uns)
     order = np.flatnonzero(tokenizer.is_known)
     return Outcome(Embedding(vectors, None, variance_ratio), order, params, tables, columns, is_per_ocr=False)
-
-
-def _check_coverage(task: Task, coverage: Coverage) -> None:
-    """Refuse data that the vocabulary hardly knows, and tell of cells that are left without a token."""
-    if coverage.share_open < LEAST_COVERAGE:  # not if no OCR is open at all
-        msg = (
-            f"Only {coverage.share_open:.1%} of the open OCRs ({coverage.share_ocrs:.1%} of the {len(task.ocrs)} OCRs) overlap a peak of "
-            f"the vocabulary of model {task.checkpoint.name!r}, which reads nothing else; at least {LEAST_COVERAGE:.0%} are needed. Check "
-            "that coordinates are GRCh38 (hg19: sfa.pp.liftover_ocrs), or use a model without a vocabulary: "
-            "sfa.tl.embed(adata, model='region-set')."
-        )
-        raise ValueError(msg)
-    if n_empty := int((coverage.n_tokens == 0).sum()):
-        logger.warning(
-            "%d of %d cells have no open OCR in the vocabulary of model %r and all get the vector of the empty cell",
-            n_empty,
-            len(coverage.n_tokens),
-            task.checkpoint.name,
-        )
 
 
 def _coverage_table(coverage: Coverage, n_vocabulary: int, max_tokens: int) -> dict[str, Any]:

@@ -1,0 +1,182 @@
+"""`gene_activity`: accessibility summed over genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .. import __version__
+from .._anndata import check_copy, check_values, get_atac, get_matrix
+from .._keys import GENE_ACTIVITY, check_key
+from .._logging import logger
+from ..data import iter_rows, prepare_rows
+from ..genome import gene_weights, read_genes
+from ..genome._ocrs import checked_ocrs
+from ._add_modality import add_modality
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+    from mudata import MuData
+    from scipy.sparse import csr_matrix
+
+    from ..genome._genes import Genes
+
+_TARGET_SUM = 1e4
+
+
+def gene_activity(
+    adata: AnnData | MuData,
+    *,
+    genes: Genes = None,
+    upstream: int = 2000,
+    downstream: int = 0,
+    weights: Literal["none", "distance"] = "none",
+    normalize: Literal["log1p", "total"] | None = "log1p",
+    layer: str | None = None,
+    genome: str | None = None,
+    modality: str | None = None,
+    key_added: str = GENE_ACTIVITY,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Sum a cell's counts over the promoter and body of each gene.
+
+    The simplest guess of expression from accessibility, and the baseline that `scfound_atac.tl.predict_rna` has to beat. An OCR that
+    overlaps several genes counts for each of them; an OCR counts once for a gene, wherever its bases lie.
+
+    Parameters
+    ----------
+    adata
+        Cells by OCRs on GRCh38, with counts or 0/1. Dense, CSR, CSC, backed, zarr or dask. A MuData is taken by its ``atac`` modality.
+    genes
+        Path of a BED file, a DataFrame with ``chrom``, ``start``, ``end``, ``name`` and ``strand``, or None for the table that
+        `scfound_atac.datasets.genes` downloaded before (nothing is downloaded here). See `scfound_atac.genome.read_genes`.
+    upstream, downstream
+        Bases by which a gene's body is extended before the start of its transcription and beyond its end; the defaults are those of
+        Signac's GeneActivity (Stuart et al. 2021).
+    weights
+        ``"none"``: OCRs that overlap the extended body, each with weight 1. ``"distance"``: OCRs up to 100 kb away too, with weight
+        ``exp(-d / 5000) + exp(-1)`` for d bases, as in ArchR (Granja et al. 2021).
+    normalize
+        ``"log1p"``: counts are scaled to 10,000 per cell over all OCRs, summed, and ``log(1 + x)`` is taken, so that cells of different
+        depth compare. ``"total"`` leaves out the logarithm, None the scaling too: sums of counts, as Signac gives them. Since depth is
+        that of the whole cell, a gene's value does not depend on which other genes are in the table.
+    layer
+        Layer to read; ``X`` if None.
+    genome
+        Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
+    modality
+        Modality of a MuData, ``"atac"`` if None.
+    key_added
+        Name of what is written.
+    copy
+        Return a copy instead of writing in place.
+
+    Returns
+    -------
+    None, or the copy. Genes that no OCR reaches are left out, the others keep the order of the table. Sets, in an AnnData:
+
+    `adata.obsm['gene_activity' | key_added]` : csr_matrix (n_obs, n_genes), float32
+        The activities. Sparse, since a frame of all genes is dense: 80 kB per cell.
+    `adata.uns['gene_activity' | key_added]['genes']` : DataFrame
+        One row per column of it, indexed by symbol: ``chrom``, ``start``, ``end``, ``strand``, and ``n_ocrs``, how many OCRs count.
+        ``AnnData(adata.obsm["gene_activity"], obs=adata.obs, var=adata.uns["gene_activity"]["genes"])`` is a table of its own.
+    `adata.uns['gene_activity' | key_added]['params']` : dict
+        Arguments, package version.
+
+    In a MuData, that table as a new modality:
+
+    `mdata.mod['gene_activity' | key_added]` : AnnData (n_obs, n_genes)
+        ``X`` as above, ``obs`` a copy of that of the modality that was read, ``var`` the table of genes,
+        ``uns["gene_activity"]["params"]``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or `genes` is None and nothing was downloaded.
+    ValueError
+        For coordinates that are missing, unparsable, duplicated or not GRCh38; a table of genes that is not one; negative, NaN or infinite
+        values; an unknown option; no OCR that reaches a gene; a modality of that name that something else wrote. `adata` is then as it was.
+    KeyError
+        For a layer or modality that does not exist.
+
+    Examples
+    --------
+    >>> import scfound_atac as sfa
+    >>> mdata = sfa.datasets.pbmc_multiome_sample()
+    >>> sfa.datasets.genes()  # once, 1.3 MB  # doctest: +SKIP
+    >>> sfa.tl.gene_activity(mdata)  # doctest: +SKIP
+    >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")  # doctest: +SKIP
+    """
+    source = get_atac(adata, modality)
+    matrix = get_matrix(source, layer)
+    check_key(key_added)
+    if normalize not in ("log1p", "total", None):
+        msg = f"Unknown normalize={normalize!r}; use 'log1p', 'total' or None."
+        raise ValueError(msg)
+    check_copy(source, copy=copy)
+    is_mudata = source is not adata
+    if is_mudata and key_added in adata.mod and GENE_ACTIVITY not in adata[key_added].uns:
+        msg = f"The MuData has a modality {key_added!r} that is no gene activity. Pass another key_added."
+        raise ValueError(msg)
+    ocrs = checked_ocrs(source.var, genome, source.uns.get("genome"))
+    table, per_ocr = _reached(ocrs, read_genes(genes), upstream, downstream, weights)
+    activity = _sums(matrix, per_ocr, normalize, f"layers[{layer!r}]" if layer else "X")
+
+    params = {
+        "upstream": upstream,
+        "downstream": downstream,
+        "weights": weights,
+        "normalize": normalize or "none",
+        "layer": layer or "X",
+        "version": __version__,
+    }
+    if copy:
+        adata = adata.copy()
+        source = get_atac(adata, modality)
+    if is_mudata:
+        from anndata import AnnData
+
+        record = {GENE_ACTIVITY: {"params": params}}
+        add_modality(adata, key_added, AnnData(activity, obs=source.obs.copy(), var=table, uns=record))
+        logger.info("added modality %r", key_added)
+    else:
+        source.obsm[key_added] = activity
+        source.uns[key_added] = {"params": params, "genes": table}
+        logger.info("added obsm[%r], uns[%r]", key_added, key_added)
+    return adata if copy else None
+
+
+def _reached(
+    ocrs: pd.DataFrame, genes: pd.DataFrame, upstream: int, downstream: int, weights: Literal["none", "distance"]
+) -> tuple[pd.DataFrame, csr_matrix]:
+    """The genes that some OCR reaches, and the weights (n_ocrs, n_genes) of all OCRs for them."""
+    per_ocr = gene_weights(ocrs, genes, upstream=upstream, downstream=downstream, weights=weights)
+    n_ocrs = per_ocr.getnnz(axis=0)
+    reached = np.flatnonzero(n_ocrs)
+    if len(reached) == 0:
+        msg = (
+            f"None of the {len(ocrs)} OCRs reaches one of the {len(genes)} genes. Check that both are on GRCh38 "
+            "(hg19: sfa.pp.liftover_ocrs), or pass genes= a table with genes near these OCRs."
+        )
+        raise ValueError(msg)
+    logger.info("%d of %d genes are reached by an OCR", len(reached), len(genes))
+    table = genes.iloc[reached].assign(n_ocrs=n_ocrs[reached]).set_index("name")
+    table.index.name = None  # as in any var
+    return table[["chrom", "start", "end", "strand", "n_ocrs"]], per_ocr[:, reached]
+
+
+def _sums(matrix: Any, per_ocr: csr_matrix, normalize: str | None, where: str) -> csr_matrix:
+    from scipy.sparse import csr_matrix, vstack
+
+    chunks = [csr_matrix((0, per_ocr.shape[1]), dtype=np.float32)]
+    for rows, chunk in iter_rows(matrix):
+        check_values(chunk, where, rows=rows)
+        scaled = chunk if normalize is None else prepare_rows(chunk, target_sum=_TARGET_SUM, log1p=False)
+        sums = csr_matrix(scaled @ per_ocr)
+        if normalize == "log1p":
+            np.log1p(sums.data, out=sums.data)
+        sums.sort_indices()
+        chunks.append(sums)
+    return vstack(chunks, format="csr")

@@ -1,0 +1,88 @@
+"""An AnnData file written block by block."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+_EMPTY = ("layers", "obsm", "obsp", "varm", "varp")
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that can be written by `write_cells`.
+
+    Raises
+    ------
+    ValueError
+        If it ends neither in .h5ad nor in .zarr.
+    FileExistsError
+        If there is something already.
+    FileNotFoundError
+        If the folder it belongs in does not exist.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".h5ad", ".zarr"):
+        msg = f"out={str(path)!r} must end in '.h5ad' or '.zarr'."
+        raise ValueError(msg)
+    if path.exists():
+        msg = f"{str(path)!r} exists. Remove it, or write to another path."
+        raise FileExistsError(msg)
+    if not path.parent.is_dir():
+        msg = f"There is no folder {str(path.parent)!r}. Make it first."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def write_cells(
+    path: Path, blocks: Iterable[csr_matrix], obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]
+) -> None:
+    """Write an AnnData whose X comes as CSR blocks of cells, at least one.
+
+    Until the last block is in, the file has another name; on any error it is removed.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if path.suffix == ".h5ad":
+            import h5py
+
+            with h5py.File(partial, "w") as root:
+                _write(root, blocks, obs, var, uns)
+        else:
+            import zarr
+
+            _write(zarr.open_group(str(partial), mode="w"), blocks, obs, var, uns)
+        partial.replace(path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+
+
+def _write(
+    root: Any, blocks: Iterable[csr_matrix], obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]
+) -> None:
+    from anndata.io import sparse_dataset, write_elem
+
+    root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+    write_elem(root, "obs", obs)
+    write_elem(root, "var", var)
+    write_elem(root, "uns", dict(uns))
+    for name in _EMPTY:
+        write_elem(root, name, {})
+    for number, block in enumerate(blocks):
+        if number == 0:
+            block.indptr = block.indptr.astype(np.int64)  # the whole may have more entries than 32 bits can count
+            write_elem(root, "X", block)
+        else:
+            sparse_dataset(root["X"]).append(block)
