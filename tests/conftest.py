@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +151,8 @@ def tiny_backbones(make_labelled: Callable[..., AnnData]) -> dict[str, Any]:
         d_model=16, n_layers=1, n_heads=2, window_size=32, shift_size=16, d_mlp=16, d_low=8, position_temperature=1e5
     )
     region_set = nn.RegionSetConfig(n_factors=load_region_table().n_features, d_cell=16, d_hidden=16)
-    vocabularies = build_vocabularies(make_labelled(2).var, (), {})
-    sizes = {f"n_{name}": len(getattr(vocabularies, name)) for name in ("peaks", "chromosomes", "genes")}
+    vocabularies = replace(build_vocabularies(make_labelled(2).var, (), {}), genes={})
+    sizes = {f"n_{name}": len(getattr(vocabularies, name)) for name in ("peaks", "chromosomes")}
     epifoundation = nn.EpiFoundationConfig(**sizes, d_model=16, n_layers=1, n_heads=2, d_feed_forward=16)
     raw = {"target_sum": None, "log1p": True}
     return {

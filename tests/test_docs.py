@@ -1,7 +1,9 @@
-"""The API page and the public names are the same list."""
+"""The API page and the public names are the same list, and code on the pages calls what there is."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 
 import scfound_atac as sfa
 
-API_PAGE = Path(__file__).parents[1] / "docs" / "api.md"
+ROOT = Path(__file__).parents[1]
+API_PAGE = ROOT / "docs" / "api.md"
 SUBPACKAGES = sorted(set(sfa.__all__) - {"__version__", "settings"})
 
 
@@ -44,3 +47,28 @@ def test_listed_names_are_documented(name: str) -> None:
         value = getattr(value, part)
     if callable(value):
         assert value.__doc__
+
+
+def calls_on_pages() -> dict[str, ast.Call]:
+    """Calls of the package in the Python code of README and documentation, by page and text."""
+    found = {}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+            calls = (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call))
+            found |= {
+                f"{page.name}: {ast.unparse(call)}": call
+                for call in calls
+                if re.fullmatch(r"sfa(\.\w+)+", ast.unparse(call.func))
+            }
+    return found
+
+
+@pytest.mark.parametrize("where", calls_on_pages())
+def test_code_on_pages_calls_what_there_is(where: str) -> None:
+    call = calls_on_pages()[where]
+    value = sfa
+    for part in ast.unparse(call.func).split(".")[1:]:
+        value = getattr(value, part)
+    names = [keyword.arg for keyword in call.keywords if keyword.arg is not None]
+    inspect.signature(value).bind(*call.args, **dict.fromkeys(names))

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import scfound_atac as sfa
-from scfound_atac.bench._scores import METRICS, _stratified_folds
+from scfound_atac.bench._scores import METRICS, stratified_folds
 
 CLUSTERINGS = ("kmeans", "leiden_k", "leiden_best")
 
@@ -98,12 +98,12 @@ def test_rare_labels() -> None:
 
 def test_folds_have_their_share_of_each_label() -> None:
     labels = np.repeat([0, 1, 2], [50, 13, 3])
-    fold = _stratified_folds(labels, 5, seed=0)
+    fold = stratified_folds(labels, 5, seed=0)
     for label in range(3):
         size = np.bincount(fold[labels == label], minlength=5)
         assert size.max() - size.min() <= 1
     assert np.ptp(np.bincount(fold)) <= 1
-    assert (fold != _stratified_folds(labels, 5, seed=1)).any()
+    assert (fold != stratified_folds(labels, 5, seed=1)).any()
 
 
 def test_few_cells() -> None:

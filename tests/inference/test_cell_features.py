@@ -126,7 +126,10 @@ def test_empty_cells_are_told(adata):
         (lambda a: setattr(a, "X", a.X * 0.37), "X holds values that are not whole numbers.*layer="),
         (lambda a: setattr(a, "X", -a.X), "negative"),
         (lambda a: setattr(a, "X", a.X * np.nan), "NaN"),
-        (lambda a: setattr(a, "var_names", [*a.var_names[:-1], a.var_names[0]]), "twice|duplicate|repeat|more than once"),
+        (
+            lambda a: setattr(a, "var_names", [*a.var_names[:-1], a.var_names[0]]),
+            "twice|duplicate|repeat|more than once",
+        ),
         (lambda a: a.uns.update(genome="hg19"), "hg19|GRCh37"),
     ],
     ids=["normalised", "negative", "nan", "repeated", "genome"],

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from ..model._metrics import annotation_scores, expected_calibration_error, expression_scores, gene_scores
+from ._annotation_baselines import annotation_baselines
 from ._compare import compare
 from ._report import report, verdict
+from ._rna_baselines import rna_baselines
 from ._scores import clustering_scores, knn_accuracy
 from ._spectral import spectral
 from ._thin_counts import thin_counts
 
-__all__ = ["clustering_scores", "compare", "knn_accuracy", "report", "spectral", "thin_counts", "verdict"]
+__all__ = [
+    "annotation_baselines",
+    "annotation_scores",
+    "clustering_scores",
+    "compare",
+    "expected_calibration_error",
+    "expression_scores",
+    "gene_scores",
+    "knn_accuracy",
+    "report",
+    "rna_baselines",
+    "spectral",
+    "thin_counts",
+    "verdict",
+]

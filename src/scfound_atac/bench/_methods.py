@@ -50,12 +50,12 @@ def _method(method: Any, n_components: int, seed: int) -> Method:
 
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
-    from ..hub import load
+    from ..hub._load import as_checkpoint
     from ..tl import embed
 
     if model == "default":
         model = inspect.signature(embed).parameters["model"].default
-    return load(model) if isinstance(model, str | Path) else model
+    return as_checkpoint(model)
 
 
 def _random_weights(seed: int) -> Checkpoint:

@@ -118,7 +118,7 @@ def knn_accuracy(
         raise ValueError(msg)
     accuracy = []
     for s in range(seed, seed + n_seeds):
-        fold = _stratified_folds(truth, n_folds, s)
+        fold = stratified_folds(truth, n_folds, s)
         right = 0
         for i in range(n_folds):
             train, test = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
@@ -238,7 +238,7 @@ class _Leiden:
         }
 
 
-def _stratified_folds(truth: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
+def stratified_folds(truth: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
     """Number of the fold of each cell; each label, in random order, is dealt to the folds in turn."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(truth))

@@ -9,12 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._cell_annotator import CellAnnotator
     from ._chromfound import ChromFound
+    from ._epifoundation import EpiFoundation
     from ._pretrain import pretrain
+    from ._rna_predictor import RNAPredictor
 
-__all__ = ["ChromFound", "pretrain"]
+__all__ = ["CellAnnotator", "ChromFound", "EpiFoundation", "RNAPredictor", "pretrain"]
 
-_MODULES = {"ChromFound": "._chromfound", "pretrain": "._pretrain"}
+_MODULES = {
+    "CellAnnotator": "._cell_annotator",
+    "ChromFound": "._chromfound",
+    "EpiFoundation": "._epifoundation",
+    "RNAPredictor": "._rna_predictor",
+    "pretrain": "._pretrain",
+}
 
 
 def __getattr__(name: str) -> Any:

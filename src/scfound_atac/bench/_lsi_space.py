@@ -1,0 +1,72 @@
+"""Training and test cells in the space of the training cells, and their neighbours there."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ..data._tfidf import inverse_document_frequency, tfidf
+from ..inference._spectral import unit_length
+from ..pp._lsi import without_depth
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    Floats: TypeAlias = NDArray[np.float32]
+
+
+class LSISpace:
+    """Representations of training and test cells, fitted on the training cells alone and made when first asked for."""
+
+    def __init__(self, train: sparse.csr_matrix, test: sparse.csr_matrix, n_components: int, seed: int) -> None:
+        if min(train.shape) < 2:
+            msg = f"Baselines need at least 2 training cells and 2 OCRs, got {train.shape[0]} x {train.shape[1]}."
+            raise ValueError(msg)
+        if n_components < 1:
+            msg = f"n_components={n_components} must be at least 1."
+            raise ValueError(msg)
+        self._depth = np.log1p(np.asarray(train.sum(axis=1, dtype=np.float64)).ravel())
+        if not self._depth.any():
+            msg = "The training cells have no counts at all."
+            raise ValueError(msg)
+        self._n_components, self._seed = n_components, seed
+        idf = inverse_document_frequency(train)
+        self.tfidf = tfidf(train, idf), tfidf(test, idf)
+
+    @cached_property
+    def unit_rows(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """TF-IDF, cells of length 1."""
+        train, test = self.tfidf
+        return unit_length(train.copy()), unit_length(test.copy())
+
+    @cached_property
+    def lsi(self) -> tuple[Floats, Floats]:
+        """Components as `scfound_atac.pp.lsi` keeps them, without those that show the depth of the training cells."""
+        from sklearn.decomposition import TruncatedSVD
+
+        train, test = self.tfidf
+        svd = TruncatedSVD(min(self._n_components + 1, *(n - 1 for n in train.shape)), random_state=self._seed)
+        of_train = svd.fit_transform(train).astype(np.float32)
+        kept = without_depth(of_train, self._depth)[: self._n_components]
+        # a product with the axes for both, so that a training cell among the test cells is at its own place
+        return tuple((cells @ svd.components_[kept].T).astype(np.float32) for cells in (train, test))
+
+    @cached_property
+    def standardised(self) -> tuple[Floats, Floats]:
+        """LSI with a mean of 0 and a variance of 1 over the training cells."""
+        from sklearn.preprocessing import StandardScaler
+
+        train, test = self.lsi
+        scaler = StandardScaler().fit(train)
+        return scaler.transform(train), scaler.transform(test)
+
+
+def nearest(train: Floats, test: Floats, n_neighbors: int) -> NDArray[np.int64]:
+    """Row numbers of the training cells at the smallest cosine distances, nearest first, (n_test, n_neighbors)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=min(n_neighbors, len(train)), metric="cosine", algorithm="brute").fit(train)
+    return index.kneighbors(test, return_distance=False)

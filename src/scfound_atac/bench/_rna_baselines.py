@@ -1,0 +1,249 @@
+"""`rna_baselines`: simple methods that a model has to beat at predicting expression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .._anndata import get_atac, get_column, get_matrix
+from .._logging import logger
+from ..model._metrics import expression_scores
+from ..pp._counts import read_counts
+from ._baseline_cells import chosen_methods, same_ocrs
+from ._label_classifiers import label_probabilities
+from ._lsi_space import LSISpace, nearest
+from ._scores import is_labelled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+    from ..genome._genes import Genes
+    from ._lsi_space import Floats
+
+RNAMethod: TypeAlias = Literal["gene-activity", "cell-type-mean", "cell-type-mean-true", "ridge-lsi", "knn-lsi"]
+
+RNA_METHODS: tuple[RNAMethod, ...] = ("gene-activity", "cell-type-mean", "ridge-lsi", "knn-lsi")
+EXPRESSION_NEIGHBORS = (15, 50)
+RIDGE_PENALTIES = tuple(10.0**i for i in range(-1, 6))
+HELD_OUT = 0.1
+GENES_AT_ONCE = 1000
+
+
+def rna_baselines(
+    train: AnnData | MuData,
+    test: AnnData | MuData,
+    *,
+    methods: Iterable[RNAMethod] = RNA_METHODS,
+    expression: pd.DataFrame | NDArray[Any] | None = None,
+    labels_key: str | None = None,
+    genes: Genes = None,
+    layer: str | None = None,
+    rna_layer: str | None = None,
+    n_components: int = 50,
+    seed: int = 0,
+    modality: str | None = None,
+    rna_modality: str = "rna",
+) -> dict[str, pd.DataFrame]:
+    """Predict expression from accessibility, with methods that know no other data.
+
+    Score each with `scfound_atac.bench.expression_scores`. Expression is predicted in the units it is given in; normalise it before.
+
+    - ``"gene-activity"``: `scfound_atac.tl.gene_activity`, counts over promoter and body. Nothing is learnt, and the units are its own:
+      compare correlations per gene only. 0 for genes that are not in the table of genes or that no OCR reaches.
+    - ``"cell-type-mean"``: mean expression of the training cells of the type that ``"lsi-logistic"`` of `annotation_baselines` predicts.
+    - ``"cell-type-mean-true"``: the same for the true type of the test cell, which no prediction has: an upper bound for methods that know
+      nothing but types, to be asked for by name. Cells without a type, or of one that no training cell has, get the mean of all.
+    - ``"ridge-lsi"``: ridge regression of each gene on standardised LSI components; its own penalty for each gene, by leave-one-out.
+    - ``"knn-lsi"``: mean expression of the 15 or 50 nearest training cells by cosine distance in LSI, whichever has the better mean
+      correlation per gene on a tenth of the training cells that was held out.
+
+    Parameters
+    ----------
+    train
+        MuData with accessibility (counts) and expression; or the accessibility alone, with `expression`. Cells that have both, by name,
+        are used.
+    test
+        Cells to predict expression for: counts of the same OCRs, by name, in any order. Its expression is not looked at.
+    methods
+        Which of them.
+    expression
+        Expression of the training cells, instead of the modality of `train`: a DataFrame, brought into their order by name, or an array.
+    labels_key
+        Column of ``obs`` with cell types, for the methods that need them. Training cells without one are left out of the means.
+    genes
+        Table of genes for ``"gene-activity"``, see `scfound_atac.genome.read_genes`.
+    layer, rna_layer
+        Layers with counts and with expression; X by default.
+    n_components
+        Most components of LSI.
+    seed
+        Seed of LSI, of the folds and of the cells held out.
+    modality, rna_modality
+        Modalities of a MuData; ``"atac"`` and ``"rna"``.
+
+    Returns
+    -------
+    Predictions by method, each test cells x genes (as in the training expression), float32. Both objects are only read.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column, layer or modality.
+    ValueError
+        For an unknown method, a method that needs `labels_key` without it, fewer than four training cells with expression, repeated or
+        unknown genes, expression that is not finite, OCRs that the test cells do not have, or values that are no counts.
+    FileNotFoundError
+        For ``"gene-activity"`` without a table of genes.
+    """
+    chosen = chosen_methods(methods, (*RNA_METHODS, "cell-type-mean-true"))
+    by_type = [name for name in chosen if name.startswith("cell-type-mean")]
+    if by_type and labels_key is None:
+        msg = f"{', '.join(by_type)} needs cell types: pass labels_key= a column of obs, or leave it out of methods."
+        raise ValueError(msg)
+    source, target = get_atac(train, modality), get_atac(test, modality)
+    cells, measured = _training_expression(train, source, expression, rna_layer, rna_modality)
+    order = same_ocrs(source, target)
+    space = LSISpace(read_counts(source, layer)[cells], read_counts(target, layer)[:, order], n_components, seed)
+    y = measured.to_numpy()
+    predicted = {}
+    for name in chosen:
+        if name == "gene-activity":
+            predicted[name] = _activity(target, measured.columns, genes, layer)
+        elif name == "ridge-lsi":
+            predicted[name] = _ridge(*space.standardised, y)
+        elif name == "knn-lsi":
+            predicted[name] = _neighbor_means(*space.lsi, y, seed)
+        else:
+            types = get_column(train, source, str(labels_key)).iloc[cells]
+            if name == "cell-type-mean":
+                of_test = _predicted_types(space, types, seed)
+            else:
+                of_test = get_column(test, target, str(labels_key))
+            predicted[name] = _type_means(y, types, of_test)
+    return {
+        name: pd.DataFrame(values.astype(np.float32, copy=False), target.obs_names.copy(), measured.columns)
+        for name, values in predicted.items()
+    }
+
+
+def _training_expression(
+    data: Any, atac: AnnData, expression: Any, rna_layer: str | None, rna_modality: str
+) -> tuple[NDArray[np.intp], pd.DataFrame]:
+    """Row numbers of the training cells that have expression, and their expression."""
+    if expression is None:
+        if data is atac:
+            msg = "The training cells are one AnnData: pass expression= their expression, or a MuData with both modalities."
+            raise ValueError(msg)
+        rna = get_atac(data, rna_modality)
+        matrix = get_matrix(rna, rna_layer)
+        expression = pd.DataFrame(
+            matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix), rna.obs_names, rna.var_names
+        )
+    elif not isinstance(expression, pd.DataFrame):
+        values = expression.toarray() if sparse.issparse(expression) else np.asarray(expression)
+        if values.ndim != 2 or len(values) != atac.n_obs:
+            msg = f"expression has shape {values.shape}, but there are {atac.n_obs} training cells: one row per cell is needed."
+            raise ValueError(msg)
+        expression = pd.DataFrame(values, atac.obs_names)
+    for index, what in ((expression.columns, "genes"), (expression.index, "cells")):
+        if not index.is_unique:
+            msg = f"Names of {what} of the expression repeat: {list(index[index.duplicated()][:3])}. Make them unique."
+            raise ValueError(msg)
+    place = expression.index.get_indexer(atac.obs_names)
+    cells = np.flatnonzero(place >= 0)
+    if len(cells) < 4 or not expression.shape[1]:
+        msg = (
+            f"{len(cells)} of the {atac.n_obs} training cells have expression, of {expression.shape[1]} genes: at least four cells and one "
+            "gene are needed. Cells are paired by obs_names."
+        )
+        raise ValueError(msg)
+    paired = expression.iloc[place[cells]].astype(np.float32)
+    bad = ~np.isfinite(paired.to_numpy()).all(axis=0)
+    if bad.any():
+        msg = f"The expression of {bad.sum()} genes has NaN or infinite values: {list(paired.columns[bad][:3])}. Leave these genes out."
+        raise ValueError(msg)
+    return cells, paired
+
+
+def _activity(test: AnnData, symbols: pd.Index, genes: Genes, layer: str | None) -> Floats:
+    from anndata import AnnData
+
+    from ..genome import read_genes
+    from ..tl import gene_activity
+
+    table = read_genes(genes)
+    known = table[table["name"].isin(symbols)].reset_index(drop=True)
+    if not len(known):
+        msg = (
+            f"None of the {len(symbols)} genes of the expression ({list(symbols[:3])}) is in the table of genes, which has symbols such as "
+            f"{list(table['name'][:3])}. Name genes by symbol, or pass genes= a table with these names."
+        )
+        raise ValueError(msg)
+    cells = AnnData(read_counts(test, layer), obs=test.obs[[]], var=test.var, uns=_genome(test))
+    gene_activity(cells, genes=known)
+    found = symbols.get_indexer(cells.uns["gene_activity"]["genes"].index)
+    logger.info("gene-activity: %d of %d genes have OCRs", len(found), len(symbols))
+    activity = np.zeros((test.n_obs, len(symbols)), dtype=np.float32)
+    activity[:, found] = cells.obsm["gene_activity"].toarray()
+    return activity
+
+
+def _genome(adata: AnnData) -> dict[str, Any]:
+    return {"genome": adata.uns["genome"]} if "genome" in adata.uns else {}
+
+
+def _ridge(train: Floats, test: Floats, y: Floats) -> Floats:
+    from sklearn.linear_model import RidgeCV
+
+    # leave-one-out keeps some arrays as large as y for each penalty
+    parts = np.array_split(np.arange(y.shape[1]), -(-y.shape[1] // GENES_AT_ONCE))
+    fits = (RidgeCV(RIDGE_PENALTIES, alpha_per_target=True).fit(train, y[:, part]) for part in parts)
+    return np.hstack([fit.predict(test).reshape(len(test), -1) for fit in fits])
+
+
+def _neighbor_means(train: Floats, test: Floats, y: Floats, seed: int) -> Floats:
+    shuffled = np.random.default_rng(seed).permutation(len(train))
+    held_out, others = np.split(shuffled, [max(2, round(HELD_OUT * len(train)))])
+    neighbors = nearest(train[others], train[held_out], max(EXPRESSION_NEIGHBORS))
+    scores = [
+        expression_scores(y[held_out], _means(y[others], neighbors[:, :k]))["gene_pearson"]
+        for k in EXPRESSION_NEIGHBORS
+    ]
+    best = EXPRESSION_NEIGHBORS[int(np.argmax(np.nan_to_num(scores)))]
+    logger.info("knn-lsi: n_neighbors=%d", best)
+    return _means(y, nearest(train, test, best))
+
+
+def _means(y: Floats, rows: NDArray[np.int64]) -> Floats:
+    """Mean of the rows of `y` named by each row of `rows`, as one sparse product: no array of cells x neighbours x genes."""
+    n, k = rows.shape
+    weights = np.full(n * k, 1 / k, dtype=np.float32)
+    return sparse.csr_matrix((weights, rows.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(y))) @ y
+
+
+def _predicted_types(space: LSISpace, types: pd.Series, seed: int) -> pd.Series:
+    """Type of each test cell by lsi-logistic, learnt from the training cells that have one."""
+    labelled = np.flatnonzero(is_labelled(types))
+    y, labels = pd.factorize(types.iloc[labelled].astype(str), sort=True)
+    if len(labels) < 2:
+        msg = f"labels_key={types.name!r} has {len(labels)} types in {len(y)} training cells: at least two types are needed."
+        raise ValueError(msg)
+    probabilities = label_probabilities("lsi-logistic", space, y.astype(np.int64), seed, rows=labelled)
+    return pd.Series(np.asarray(labels)[probabilities.argmax(axis=1)])
+
+
+def _type_means(y: Floats, types: pd.Series, of_test: pd.Series) -> Floats:
+    """Mean of the training cells of each test cell's type; of all training cells where there are none."""
+    known = is_labelled(types)
+    names, labels = pd.factorize(types[known].astype(str))
+    row = np.where(is_labelled(of_test), pd.Index(labels).get_indexer(of_test.astype(str)), -1)
+    of_type = sparse.csr_matrix((np.ones(len(names)), (names, np.flatnonzero(known))), shape=(len(labels), len(y)))
+    means = (of_type @ y) / np.bincount(names)[:, None]
+    return np.vstack([means, y.mean(axis=0)])[row]  # the last for -1

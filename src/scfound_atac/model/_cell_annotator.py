@@ -1,0 +1,460 @@
+"""`CellAnnotator`: labels of a reference to cells of any OCR set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from .. import __version__
+from .._anndata import get_atac, get_column
+from .._logging import logger
+from .._settings import settings
+from ..genome import genome_order, ocr_names
+from ..hub import Checkpoint, load
+from ..inference._cell_features import CellFeatures
+from ..inference._cell_vectors import check_backbone
+from ..inference._cells import read_cells
+from ._head_folder import HeadFolder, read_head_folder, write_head_folder
+from ._linear_head import LinearHead, fit_head, hold_out, refit_head, softmax
+from ._metrics import annotation_scores, temperature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+    from ..inference._cells import Cells
+
+UNKNOWN = "unknown"
+MODES = ("probe", "finetune", "paper")
+_HELD_OUT = 0.2  # of the cells, by which a probe is calibrated
+_KIND = "CellAnnotator"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a `CellAnnotator` says of cells.
+
+    Attributes
+    ----------
+    labels
+        Of each cell; ``"unknown"`` where it is like no label of the reference.
+    confidence
+        Calibrated probability of the most likely label of the reference, also where the cell is unknown; NaN for cells without open OCRs.
+    novelty
+        Distance to the nearest cells of the reference, the larger the less is known; NaN for cells without open OCRs.
+    probabilities
+        Of each label of the reference, cells x labels.
+    share_ocrs
+        Share of the reference's OCRs that the cells were measured on; 0 if that had no say.
+    """
+
+    labels: pd.Series
+    confidence: pd.Series
+    novelty: pd.Series
+    probabilities: pd.DataFrame
+    share_ocrs: float
+
+
+class CellAnnotator:
+    """Labels cells by a labelled reference, on top of a pretrained network.
+
+    A cell is described by the vector that the backbone reads from its open OCRs, whatever the OCR set is, and beside it by the spectral
+    components of its counts on the reference's OCRs, as far as the query has been measured there. A linear head tells labels from these
+    features, how sure it is, and which cells are like none of the reference.
+
+    Parameters
+    ----------
+    backbone
+        ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
+    measured
+        Use the spectral components of the counts beside the backbone's vector. Without them the labels rest on the backbone alone.
+    seed
+        Of everything that is random.
+
+    Attributes
+    ----------
+    report
+        After training, what is known of the labels from cells and classes that were held out.
+
+    Examples
+    --------
+    >>> annotator = sfa.model.CellAnnotator()
+    >>> annotator.train(reference, labels_key="cell_type")
+    >>> annotator.predict(query).labels
+    >>> annotator.save("my_annotator")
+    """
+
+    def __init__(
+        self, backbone: str | Path | Checkpoint = "region-set", *, measured: bool = True, seed: int = 0
+    ) -> None:
+        self.checkpoint = backbone if isinstance(backbone, Checkpoint) else load(backbone)
+        check_backbone(self.checkpoint)
+        self.measured, self.seed = measured, seed
+        self.labels: list[str] = []
+        self.labels_key = ""
+        self.mode: str = ""
+        self.report: dict[str, Any] = {}
+        self._n_neighbors = 0
+        self._features: CellFeatures | None = None
+        self._heads: dict[str, LinearHead] = {}  # "all" features, and "known" without the measured ones
+        self._paper: dict[str, Any] = {}  # of the paper's head: its weights, temperature and OCRs
+
+    def train(
+        self,
+        reference: AnnData | MuData,
+        labels_key: str,
+        *,
+        mode: Literal["probe", "finetune", "paper"] = "probe",
+        layer: str | None = None,
+        genome: str | None = None,
+        modality: str | None = None,
+        n_neighbors: int = 15,
+        most_lost: float = 0.05,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        **finetune_options: Any,
+    ) -> CellAnnotator:
+        """Learn the labels of a reference.
+
+        Parameters
+        ----------
+        reference
+            Cells x OCRs with counts and labels.
+        labels_key
+            Column of ``obs``. Cells without a label, or labelled ``"unknown"``, are left out.
+        mode
+            ``"probe"`` leaves the backbone as it is: seconds. ``"finetune"`` trains it first, with focal loss, on nine tenths of the
+            cells, and keeps the epoch with the best macro-F1 on the others (arXiv 2505.12638, A.2). ``"paper"`` does so with the head of
+            the backbone's paper, which for ChromFound is tied to the reference's OCRs, and takes labels from that head.
+        layer
+            Layer with the counts; ``X`` if None.
+        genome
+            Genome build, if it cannot be recognised.
+        modality
+            Modality of a MuData, ``"atac"`` if None.
+        n_neighbors
+            Cells of a query over which novelty is averaged; 0 judges each cell by itself, as is done for queries of less than ten times
+            as many cells.
+        most_lost
+            Largest share of known cells that the threshold may turn into unknown ones, as far as held-out cells tell.
+        device, batch_size
+            As in `scfound_atac.tl.embed`.
+        **finetune_options
+            For ``"finetune"`` and ``"paper"``: ``max_epochs`` (20), ``lr`` (5e-4; region-set 1e-3), ``weight_decay`` (0.01),
+            ``n_warmup_steps`` (50), ``train_batch_size`` (64; region-set a twentieth of the cells, 16 to 256; `batch_size` is that of
+            inference), ``validation_size`` (0.1), and for ``"finetune"`` of a ChromFound ``crop_size``, so many neighbouring OCRs per step
+            instead of all.
+
+        Returns
+        -------
+        Itself.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column, layer or modality.
+        ValueError
+            If there are fewer than two labels, the counts are not usable, or the mode is none of the backbone's.
+        """
+        if mode not in MODES:
+            msg = f"mode={mode!r} is not known: use one of {MODES}."
+            raise ValueError(msg)
+        if not 0 < most_lost < 1 or n_neighbors < 0:
+            msg = f"most_lost={most_lost} must lie between 0 and 1, and n_neighbors={n_neighbors} must not be negative."
+            raise ValueError(msg)
+        if finetune_options and mode == "probe":
+            msg = f"mode='probe' trains no network and takes no {', '.join(finetune_options)}: use mode='finetune'."
+            raise TypeError(msg)
+        atac = get_atac(reference, modality)
+        codes, labels = _read_labels(reference, atac, labels_key)
+        cells = read_cells(atac, layer=layer, genome=genome)
+        used = (codes >= 0) & ~cells.is_empty
+        present = np.unique(codes[used])
+        if len(present) < 2:
+            found = [labels[i] for i in present]
+            msg = f"obs[{labels_key!r}] has {len(present)} label(s) in cells that can be used ({found[:3]}); at least two are needed."
+            raise ValueError(msg)
+        if n_left_out := int((~used).sum()):
+            logger.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))
+        cells = cells.subset(np.flatnonzero(used))
+        codes = np.searchsorted(present, codes[used])
+        labels = [labels[i] for i in present]
+
+        run = {"device": device, "progress": settings.progress_bar}
+        checkpoint = self.checkpoint
+        paper: dict[str, Any] = {}
+        history: list[dict[str, float]] = []
+        if mode == "probe":
+            held_out, _ = hold_out(codes, _HELD_OUT, np.random.default_rng(self.seed))
+        else:
+            checkpoint, held_out, paper, history = self._finetune(
+                cells, codes, len(labels), mode, finetune_options, run
+            )
+        learnt_from = cells.subset(np.setdiff1d(np.arange(len(codes)), held_out))
+        features = CellFeatures.fit(checkpoint, learnt_from, measured=self.measured and mode != "paper", seed=self.seed)
+        if mode == "paper":
+            seen = {"all": paper.pop("vectors")}
+        else:
+            read = features(cells, batch_size=batch_size, seed=self.seed, **run)  # type: ignore[arg-type]
+            seen = {"all": read.all(), "known": read.known}
+        fitted = {
+            name: fit_head(
+                x, codes, len(labels), held_out, n_neighbors=n_neighbors, most_lost=most_lost, seed=self.seed
+            )
+            for name, x in seen.items()
+        }
+        heads = {name: head for name, (head, _) in fitted.items()}
+        report = fitted["all"][1]
+        if features.view is not None:  # what was held out has told how sure to be; labels are told by all cells
+            view = CellFeatures.fit(checkpoint, cells, seed=self.seed).view
+            assert view is not None
+            features = CellFeatures(checkpoint, view)
+            heads["all"] = refit_head(heads["all"], np.hstack([seen["known"], view(cells)]), codes, self.seed)
+        scores = _scores(paper.pop("held_out", report.held_out), codes[held_out], labels)
+
+        # nothing of the annotator has changed before this line
+        self._features, self._paper, self.mode, self._n_neighbors = features, paper, mode, n_neighbors
+        self._heads = heads
+        self.labels, self.labels_key = labels, labels_key
+        head = self._heads["all"]
+        self.report = {
+            "n_cells": len(codes),
+            "n_labels": len(labels),
+            "n_left_out": n_left_out,
+            "n_held_out": len(held_out),
+            **{f"held_out_{name}": float(scores[name]) for name in ("accuracy", "macro_f1", "auc", "ece")},
+            "temperature": float(paper.get("temperature", head.temperature)),
+            "novelty_threshold": float(head.thresholds[int(n_neighbors > 0)]),
+            "share_known_lost": report.share_known_lost,
+            "share_unknown_found": report.share_unknown_found,
+            "novelty_auroc": report.auroc.tolist(),
+            "history": history,
+        }
+        logger.info(
+            "%d labels from %d cells; held out: accuracy %.3f, macro-F1 %.3f, ECE %.3f; a label left out is found with AUROC %.2f",
+            len(labels),
+            len(codes),
+            *(scores[name] for name in ("accuracy", "macro_f1", "ece")),
+            float(np.nanmean(report.auroc)) if not np.isnan(report.auroc).all() else float("nan"),
+        )
+        return self
+
+    def _finetune(
+        self,
+        cells: Cells,
+        codes: NDArray[np.int64],
+        n_classes: int,
+        mode: str,
+        options: Mapping[str, Any],
+        run: Mapping[str, Any],
+    ) -> tuple[Checkpoint, NDArray[np.int64], dict[str, Any], list[dict[str, float]]]:
+        """The trained backbone, the cells held out for validation, what is to be kept of a paper's head, and the history."""
+        from ._finetune import FinetuneOptions, apply, finetune, make_classifier
+
+        options = {"batch_size" if k == "train_batch_size" else k: v for k, v in options.items()}
+        known = FinetuneOptions.__dataclass_fields__
+        if wrong := [name for name in options if name not in known]:
+            msg = f"Fine-tuning has no option {wrong[0]!r}; it takes train_batch_size, {', '.join(k for k in known if k != 'batch_size')}."
+            raise TypeError(msg)
+        settled = FinetuneOptions.of(self.checkpoint.model_class, len(codes), **options)
+        is_paper = mode == "paper"
+        classifier = make_classifier(
+            self.checkpoint, cells, n_classes, paper=is_paper, crop_size=settled.crop_size, seed=self.seed
+        )
+        validation, history = finetune(classifier, codes, n_classes, settled, seed=self.seed, **run)
+        paper: dict[str, Any] = {}
+        if is_paper:
+            logits, vectors = apply(classifier, np.arange(len(codes)), n_classes)
+            t = temperature(logits[validation], codes[validation])
+            held_out = softmax(logits[validation] / t)
+            state = {name: x.detach().cpu() for name, x in classifier.head.state_dict().items()}
+            paper = {
+                "head": state,
+                "temperature": t,
+                "ocrs": cells.ocrs[["chrom", "start", "end"]],
+                "vectors": vectors,
+                "held_out": held_out,
+            }
+        training = {
+            "objective": f"cell types, {mode}",
+            "n_cells": len(codes) - len(validation),
+            "n_labels": n_classes,
+            "seed": self.seed,
+            "version": __version__,
+            "backbone": self.checkpoint.name,
+            "options": asdict(settled),
+        }
+        net = classifier.net.cpu().eval()
+        return (
+            replace(self.checkpoint, net=net, name="finetuned", sha256="", training=training),
+            validation,
+            paper,
+            history,
+        )
+
+    def predict(
+        self,
+        adata: AnnData | MuData,
+        *,
+        layer: str | None = None,
+        genome: str | None = None,
+        modality: str | None = None,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+    ) -> Annotation:
+        """Label cells; `adata` is only read. Parameters are those of `train`.
+
+        Raises
+        ------
+        RuntimeError
+            Before `train`.
+        ValueError
+            If the counts are not usable, or a head that is tied to the reference's OCRs meets others.
+        """
+        features = self._trained()
+        atac = get_atac(adata, modality)
+        cells = read_cells(atac, layer=layer, genome=genome)
+        there = np.flatnonzero(~cells.is_empty)
+        probabilities = np.full((len(cells), len(self.labels)), np.nan)
+        novelty = np.full(len(cells), np.nan)
+        is_unknown = np.ones(len(cells), dtype=bool)
+        share = 0.0
+        if len(there):
+            kept = cells if len(there) == len(cells) else cells.subset(there)
+            if self.mode == "paper":
+                head = self._heads["all"]
+                probabilities[there], seen = self._apply_paper(kept, device)
+            else:
+                read = features(
+                    kept, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar
+                )
+                share = read.share_ocrs if read.measured is not None else 0.0
+                is_all = read.measured is not None or features.view is None
+                head, seen = self._heads["all" if is_all else "known"], read.all()
+                if not is_all:
+                    logger.warning(
+                        "Only %.1f %% of the reference's OCRs are among these: labels rest on the backbone alone",
+                        100 * read.share_ocrs,
+                    )
+                probabilities[there] = head.probabilities(seen)
+            novelty[there], is_unknown[there] = head.judge(seen, self._n_neighbors)
+        best = np.where(cells.is_empty, 0, np.nan_to_num(probabilities).argmax(axis=1))
+        labels = np.asarray(self.labels, dtype=object)[best]
+        labels[is_unknown] = UNKNOWN
+        index = atac.obs_names
+        return Annotation(
+            labels=pd.Series(pd.Categorical(labels, categories=[*self.labels, UNKNOWN]), index=index),
+            confidence=pd.Series(probabilities[np.arange(len(best)), best], index=index),
+            novelty=pd.Series(novelty, index=index),
+            probabilities=pd.DataFrame(probabilities, index=index, columns=self.labels),
+            share_ocrs=share,
+        )
+
+    def _trained(self) -> CellFeatures:
+        if self._features is None:
+            msg = "This annotator has no labels yet: call train(reference, labels_key=...) first."
+            raise RuntimeError(msg)
+        return self._features
+
+    def _apply_paper(self, cells: Cells, device: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        from ..inference._runner import resolve_device
+        from ._finetune import apply, make_classifier
+
+        trained = self._trained().checkpoint
+        if trained.model_class == "ChromFound" and _names(cells.ocrs) != _names(self._paper["ocrs"]):
+            msg = (
+                "The paper's head is tied to the OCRs of its reference, and these are others. Bring the cells to them with "
+                "sfa.pp.map_ocrs(adata, reference), or train with mode='probe' or 'finetune', which take any."
+            )
+            raise ValueError(msg)
+        classifier = make_classifier(trained, cells, len(self.labels), paper=True, seed=self.seed)
+        classifier.head.load_state_dict(self._paper["head"])
+        logits, vectors = apply(classifier.to(resolve_device(device)), np.arange(len(cells)), len(self.labels))
+        return softmax(logits / self._paper["temperature"]), vectors
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a folder that `load` opens, and whose backbone `scfound_atac.hub.load` opens: safetensors, JSON and OCR tables.
+
+        Raises
+        ------
+        FileExistsError
+            If a model is there and `overwrite` is False.
+        RuntimeError
+            Before `train`.
+        """
+        features = self._trained()
+        arrays = {f"{name}/{field}": x for name, head in self._heads.items() for field, x in head.arrays().items()}
+        arrays |= {f"paper/{name}": x.numpy() for name, x in self._paper.get("head", {}).items()}
+        facts = {
+            "labels": self.labels,
+            "labels_key": self.labels_key,
+            "mode": self.mode,
+            "measured": self.measured,
+            "seed": self.seed,
+            "n_neighbors": self._n_neighbors,
+            "paper_temperature": self._paper.get("temperature"),
+            "report": self.report,
+        }
+        saved = HeadFolder(_KIND, features, facts, arrays, self._paper.get("ocrs"))
+        return write_head_folder(saved, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CellAnnotator:
+        """Open what `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder lacks one of its files.
+        ValueError
+            If it holds something else, or a file is damaged.
+        """
+        import torch
+
+        saved = read_head_folder(folder, _KIND)
+        facts = saved.facts
+        annotator = cls(saved.features.checkpoint, measured=facts["measured"], seed=facts["seed"])
+        annotator._features = saved.features
+        annotator.labels, annotator.labels_key, annotator.mode = facts["labels"], facts["labels_key"], facts["mode"]
+        annotator.report, annotator._n_neighbors = facts["report"], facts["n_neighbors"]
+        annotator._heads = {
+            name: LinearHead.from_arrays(saved.group(name)) for name in ("all", "known") if saved.group(name)
+        }
+        if annotator.mode == "paper":
+            head = {name: torch.from_numpy(x) for name, x in saved.group("paper").items()}
+            annotator._paper = {"head": head, "temperature": facts["paper_temperature"], "ocrs": saved.ocrs}
+        return annotator
+
+    def __repr__(self) -> str:
+        what = f"{len(self.labels)} labels of {self.labels_key!r}, mode {self.mode!r}" if self.labels else "not trained"
+        return f"CellAnnotator on {self.checkpoint.name!r}: {what}"
+
+
+def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels: list[str]) -> pd.Series:
+    """What `annotation_scores` says of held-out cells; NaN without any."""
+    if not len(codes):
+        return pd.Series(float("nan"), index=["accuracy", "macro_f1", "auc", "ece"])
+    names = np.asarray(labels, dtype=object)
+    table = pd.DataFrame(probabilities, columns=labels)
+    return annotation_scores(names[codes], names[probabilities.argmax(axis=1)], table)
+
+
+def _names(ocrs: pd.DataFrame) -> list[str]:
+    """OCRs in genome order, to compare two sets."""
+    return ocr_names(ocrs.iloc[genome_order(ocrs)]).tolist()
+
+
+def _read_labels(reference: AnnData | MuData, atac: AnnData, key: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Label of each cell as a number, -1 for none, and the labels in order; from the modality, or else from the MuData."""
+    names = get_column(reference, atac, key).astype(object)
+    text = names.astype(str).str.strip()
+    text = text.where(names.notna() & (text != "") & (text != UNKNOWN))
+    codes, labels = pd.factorize(text, sort=True)
+    return codes.astype(np.int64), [str(label) for label in labels]

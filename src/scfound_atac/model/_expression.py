@@ -1,0 +1,182 @@
+"""Measured expression as a target: which cells and genes, on which scale, and who is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from .._anndata import check_values, count_kind, get_atac, get_column, get_matrix
+from .._logging import logger
+from ..data import iter_rows, prepare_rows
+from ..data._expression_levels import bin_rows
+from ._epifoundation_data import paired_names, refuse_repeated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from mudata import MuData
+    from numpy.typing import NDArray
+
+Scale = Literal["log1p", "as it is", "levels"]
+_TARGET_SUM = 1e4
+N_LEVELS = 10
+_SHARE = 0.1  # of the cells for validation, and as many for testing
+_LEAST = 2  # cells of each part, without which nothing correlates
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Expression of the cells of a MuData that have accessibility too.
+
+    Attributes
+    ----------
+    names
+        Cells with both modalities, in the order of accessibility.
+    genes
+        Names of the genes.
+    values
+        Shape (n_cells, n_genes), float32, on `scale`.
+    scale
+        ``"log1p"``: counts scaled to 10,000 per cell and ``log(1 + x)``. ``"as it is"``: what was given was no counts. ``"levels"``: 10
+        levels by the quantiles of a cell's own non-zero values.
+    """
+
+    names: pd.Index
+    genes: list[str]
+    values: NDArray[np.float32]
+    scale: Scale
+
+
+def read_expression(
+    mdata: MuData,
+    atac: AnnData,
+    *,
+    modality: str,
+    layer: str | None,
+    genes: Sequence[str] | None,
+    binned: bool,
+) -> Expression:
+    """Read expression and check it.
+
+    Raises
+    ------
+    ValueError
+        If names repeat, no cell has both modalities, values are NaN or infinite, or are negative where levels are wanted.
+    KeyError
+        If `genes` are not there, or there is no such modality or layer.
+    TypeError
+        If it is no MuData.
+    """
+    from mudata import MuData
+
+    if not isinstance(mdata, MuData):
+        msg = f"Expected MuData with accessibility and expression, got {type(mdata).__name__}: mudata.MuData({{'atac': atac, 'rna': rna}})."
+        raise TypeError(msg)
+    rna = get_atac(mdata, modality)
+    refuse_repeated(atac.obs_names, "cells with accessibility", "adata.obs_names_make_unique()")
+    refuse_repeated(rna.obs_names, f"cells of modality {modality!r}", f"mdata[{modality!r}].obs_names_make_unique()")
+    refuse_repeated(rna.var_names, f"genes of modality {modality!r}", f"mdata[{modality!r}].var_names_make_unique()")
+    wanted = list(map(str, rna.var_names if genes is None else genes))
+    refuse_repeated(pd.Index(wanted), "genes", "genes=list(dict.fromkeys(genes))")
+    columns = rna.var_names.get_indexer(wanted)
+    if (columns < 0).any():
+        missing = [gene for gene, column in zip(wanted, columns, strict=True) if column < 0]
+        msg = f"{len(missing)} of {len(wanted)} genes are not in modality {modality!r}, among them {', '.join(missing[:3])}."
+        raise KeyError(msg)
+    if not wanted:
+        msg = f"Modality {modality!r} has no genes to predict."
+        raise ValueError(msg)
+    names = paired_names(atac, rna)
+    if n_alone := atac.n_obs - len(names):
+        logger.info("%d of %d cells have no expression and are left out of training", n_alone, atac.n_obs)
+    matrix = get_matrix(rna, layer)
+    is_counts = count_kind(matrix) != "normalised"
+    values = np.empty((len(names), len(wanted)), dtype=np.float32)
+    for rows, chunk in iter_rows(matrix, rows=rna.obs_names.get_indexer(names)):
+        _refuse_not_finite(chunk, modality, rna)
+        scaled = chunk
+        if binned:
+            check_values(chunk, f"{modality}, of which levels are to be predicted,", rows=rows, column="gene")
+            scaled = bin_rows(chunk, N_LEVELS)
+        elif is_counts:
+            scaled = prepare_rows(chunk, target_sum=_TARGET_SUM, log1p=True)
+        values[names.get_indexer(rna.obs_names[rows])] = scaled[:, columns].toarray()
+    scale: Scale = "levels" if binned else "log1p" if is_counts else "as it is"
+    return Expression(names, wanted, values, scale)
+
+
+def _refuse_not_finite(chunk: Any, modality: str, rna: AnnData) -> None:
+    if not np.isfinite(chunk.data).all():
+        gene = rna.var_names[chunk.indices[~np.isfinite(chunk.data)][0]]
+        msg = f"Modality {modality!r} holds NaN or infinite values, the first in gene {gene}. Leave these cells or genes out."
+        raise ValueError(msg)
+
+
+def split_cells(
+    mdata: MuData, atac: AnnData, names: pd.Index, *, split_key: str | None, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Rows of `names` for training, validation and testing, 80/10/10.
+
+    By cell, or by the groups of `split_key` (donors, say): no group is in two parts, and the largest is for training. Of two groups the
+    smaller one is for testing, and validation takes cells of the other.
+
+    Raises
+    ------
+    KeyError
+        If there is no column `split_key`.
+    ValueError
+        If there are too few cells, only one group, or cells without one.
+    """
+    n = len(names)
+    n_held_out = max(_LEAST, round(_SHARE * n))
+    if n < 3 * _LEAST:
+        msg = (
+            f"{n} cells with both modalities are too few to train, validate and test; at least {3 * _LEAST} are needed."
+        )
+        raise ValueError(msg)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    if split_key is None:
+        return _parts(order[:n_held_out], order[n_held_out : 2 * n_held_out], n)
+    groups = get_column(mdata, atac, split_key).reindex(names)
+    codes, labels = pd.factorize(groups)
+    if (codes < 0).any():
+        some = ", ".join(map(str, names[codes < 0][:3]))
+        msg = f"{(codes < 0).sum()} of {n} cells have no {split_key!r}, among them {some}. Fill it in, or leave these cells out."
+        raise ValueError(msg)
+    if len(labels) < 2:
+        msg = f"obs[{split_key!r}] has one group, {labels[0]!r}: nothing to hold out. Use split_key=None to split by cell."
+        raise ValueError(msg)
+    sizes = np.bincount(codes)
+    largest = sizes.argmax()
+    if len(labels) == 2:
+        rest = order[codes[order] == largest]
+        n_validation = max(_LEAST, round(len(rest) * _SHARE / (1 - _SHARE)))
+        parts = [np.flatnonzero(codes != largest), rest[:n_validation]]
+        logger.info(
+            "two groups of %r: %r is for testing, validation takes cells of the other", split_key, labels[1 - largest]
+        )
+    else:
+        shuffled = rng.permutation(np.flatnonzero(np.arange(len(labels)) != largest))
+        first, parts = 0, []
+        for n_left in (1, 0):  # groups that validation must be left
+            last = first + 1
+            while sizes[shuffled[first:last]].sum() < n_held_out and last < len(shuffled) - n_left:
+                last += 1
+            parts.append(np.flatnonzero(np.isin(codes, shuffled[first:last])))
+            first = last
+    split = _parts(parts[0], parts[1], n)
+    if min(map(len, split.values())) < _LEAST:
+        found = ", ".join(f"{len(rows)} for {name}" for name, rows in split.items())
+        msg = f"The groups of obs[{split_key!r}] leave too few cells, {found}: at least {_LEAST} each. Use split_key=None or larger groups."
+        raise ValueError(msg)
+    return split
+
+
+def _parts(test: NDArray[np.int64], validation: NDArray[np.int64], n: int) -> dict[str, NDArray[np.int64]]:
+    train = np.setdiff1d(np.arange(n), np.concatenate([test, validation]))
+    return {"train": train, "validation": np.sort(validation), "test": np.sort(test)}

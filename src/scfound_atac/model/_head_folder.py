@@ -1,0 +1,136 @@
+"""A head in a folder with its backbone: ``model.safetensors`` and ``config.json`` of the backbone, and beside them the head's own files."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..hub import load, save
+from ..hub._checkpoint import WEIGHTS_FILE
+from ..inference._cell_features import CellFeatures
+from ..inference._measured_view import MeasuredView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+_FORMAT_VERSION = 1
+_FACTS, _ARRAYS, _VIEW_OCRS, _OCRS = "head.json", "head.safetensors", "view_ocrs.tsv.gz", "head_ocrs.tsv.gz"
+
+
+@dataclass(frozen=True)
+class HeadFolder:
+    """What is stored of a head.
+
+    Attributes
+    ----------
+    kind
+        Class of the head.
+    features
+        What it reads, the backbone with it.
+    facts
+        What JSON can hold.
+    arrays
+        By name, ``group/field``.
+    ocrs
+        OCRs that the head itself is tied to, if it is.
+    """
+
+    kind: str
+    features: CellFeatures
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, NDArray]
+    ocrs: pd.DataFrame | None = None
+
+    def group(self, name: str) -> dict[str, NDArray]:
+        """Arrays of one group by field."""
+        return {key.removeprefix(f"{name}/"): x for key, x in self.arrays.items() if key.startswith(f"{name}/")}
+
+
+def write_head_folder(saved: HeadFolder, folder: str | Path, *, overwrite: bool) -> Path:
+    """Write a head and its backbone.
+
+    Raises
+    ------
+    FileExistsError
+        If a model is there and `overwrite` is False.
+    """
+    from safetensors.numpy import save_file
+
+    checkpoint, view = saved.features.checkpoint, saved.features.view
+    text = json.dumps({"format_version": _FORMAT_VERSION, "kind": saved.kind, **saved.facts}, indent=2) + "\n"
+    folder = save(
+        checkpoint.net,
+        folder,
+        chromosomes=checkpoint.chromosomes,
+        preparation=checkpoint.preparation,
+        training=checkpoint.training,
+        mix=checkpoint.mix,
+        regions=checkpoint.regions,
+        vocabularies=checkpoint.vocabularies,
+        overwrite=overwrite,
+    )
+    arrays = dict(saved.arrays)
+    for name, table in ((_VIEW_OCRS, view.ocrs if view else None), (_OCRS, saved.ocrs)):
+        if table is not None:
+            table.to_csv(folder / name, sep="\t", index=False)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    if view:
+        arrays |= {"view/idf": view.idf, "view/axes": view.axes}
+    save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, folder / _ARRAYS)
+    (folder / _FACTS).write_text(text)
+    return folder
+
+
+def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
+    """Open what `write_head_folder` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the folder holds another kind of head, or a file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    missing = [name for name in (_FACTS, _ARRAYS, WEIGHTS_FILE) if not (folder / name).is_file()]
+    if missing:
+        msg = f"{folder} holds no saved {kind}: {', '.join(missing)} is missing."
+        raise FileNotFoundError(msg)
+    try:
+        facts = json.loads((folder / _FACTS).read_text())
+        arrays = load_file(folder / _ARRAYS)
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        msg = f"{folder} is damaged ({error}). Save the model again."
+        raise ValueError(msg) from error
+    if not isinstance(facts, dict) or facts.get("kind") != kind:
+        msg = f"{folder} holds a {facts.get('kind') if isinstance(facts, dict) else 'something else'}, not a {kind}."
+        raise ValueError(msg)
+    if facts["format_version"] > _FORMAT_VERSION:
+        msg = f"{folder} was written by a newer version; run `pip install -U scfound-atac`."
+        raise ValueError(msg)
+    view = None
+    if "view/idf" in arrays:
+        view = MeasuredView(_read_ocrs(folder / _VIEW_OCRS), arrays.pop("view/idf"), arrays.pop("view/axes"))
+    ocrs = _read_ocrs(folder / _OCRS) if (folder / _OCRS).is_file() else None
+    return HeadFolder(kind, CellFeatures(load(folder), view), facts, arrays, ocrs)
+
+
+def _read_ocrs(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, sep="\t", dtype={"chrom": str, "start": np.int64, "end": np.int64})
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
+        msg = f"{path} is damaged ({error}). Save the model again."
+        raise ValueError(msg) from error

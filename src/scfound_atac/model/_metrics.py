@@ -1,0 +1,373 @@
+"""How good predicted labels and predicted expression are, and the temperature that makes probabilities honest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = "NDArray[np.float64]"
+
+# Far beyond what any network needs; there only so that labels that all come out right leave T finite.
+_LOG_TEMPERATURES = (-5.0, 5.0)
+
+
+def annotation_scores(
+    truth: ArrayLike | pd.Series,
+    predicted: ArrayLike | pd.Series,
+    probabilities: pd.DataFrame | None = None,
+    *,
+    unknown: str = "unknown",
+) -> pd.Series:
+    """Agreement of predicted labels with known ones.
+
+    Cells whose true label is missing, empty or `unknown` are left out. A prediction that is `unknown`, missing, or a label that no cell
+    has is wrong like any other wrong one; so is every prediction for a cell whose true label no model could know.
+
+    Parameters
+    ----------
+    truth
+        Known label of each cell, (n_cells,).
+    predicted
+        Predicted label of each cell. A Series is brought into the order of `truth` by name if both have the same cells.
+    probabilities
+        Cells x labels, each row with a sum of 1; rows in the order of `truth`, or by name as `predicted`.
+    unknown
+        What stands for no label.
+
+    Returns
+    -------
+    ``accuracy``
+        Part of the cells with the right label.
+    ``balanced_accuracy``
+        The same within each true label (recall), mean over labels.
+    ``macro_f1``
+        F1 of each label that occurs in `truth`, mean over labels.
+    ``micro_f1``
+        F1 of the decisions on all labels that occur in `truth` together. It is above the accuracy where predictions are `unknown` or
+        labels that do not occur, since these are misses but no false alarms.
+    ``auc``
+        Area under the ROC curve of a label's probability, one label against the rest, mean over the labels of `probabilities` that
+        some cells have and some do not. NaN without `probabilities`.
+    ``ece``
+        Expected calibration error of the highest probability, see `expected_calibration_error`. NaN without `probabilities`.
+    ``unknown``
+        Part of the cells predicted as `unknown` or nothing.
+    ``n_cells``, ``n_labels``
+        Cells that were counted, and true labels among them.
+
+    Raises
+    ------
+    ValueError
+        If the arguments have different cells, no cell has a label, or `probabilities` are not probabilities.
+    """
+    from sklearn.metrics import f1_score, recall_score, roc_auc_score
+
+    true = _labels(truth, unknown)
+    guess = _labels(_in_order(predicted, truth, "predicted"), unknown)
+    kept = (true != unknown).to_numpy()
+    if not kept.any():
+        msg = f"None of the {len(true)} cells has a true label: nothing can be scored."
+        raise ValueError(msg)
+    y, p = true[kept].to_numpy(dtype=str), guess[kept].to_numpy(dtype=str)
+    labels = np.unique(y)
+    of_truth: dict[str, Any] = {"labels": labels, "zero_division": 0}
+    auc = ece = np.nan
+    if probabilities is not None:
+        table = _probabilities(_in_order(probabilities, truth, "probabilities"))[kept]
+        curves = [roc_auc_score(y == name, table[name]) for name in table if 0 < (y == name).sum() < len(y)]
+        auc = float(np.mean(curves)) if curves else np.nan
+        top = table.columns.to_numpy(dtype=str)[table.to_numpy().argmax(axis=1)]
+        ece = expected_calibration_error(table.max(axis=1), top == y)
+    return pd.Series(
+        {
+            "accuracy": float((y == p).mean()),
+            "balanced_accuracy": float(recall_score(y, p, average="macro", **of_truth)),
+            "macro_f1": float(f1_score(y, p, average="macro", **of_truth)),
+            "micro_f1": float(f1_score(y, p, average="micro", **of_truth)),
+            "auc": auc,
+            "ece": ece,
+            "unknown": float((p == unknown).mean()),
+            "n_cells": float(len(y)),
+            "n_labels": float(len(labels)),
+        }
+    )
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 15) -> float:
+    """Distance between how sure predictions are and how often they are right (Guo et al. 2017, section 2).
+
+    Predictions are put into bins of equal width by their confidence; what is returned is the mean of ``|accuracy - confidence|`` of the
+    bins, weighted by the predictions in them: 0 is best, 1 the worst.
+
+    Parameters
+    ----------
+    confidence
+        Probability of the predicted label, in [0, 1], shape (n,).
+    correct
+        Whether the prediction is right, shape (n,).
+    n_bins
+        Bins ``(0, 1/n], (1/n, 2/n] ...``; 0 is in the first.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no predictions or no bins, or a confidence is not in [0, 1].
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
+    if sure.ndim != 1 or sure.shape != right.shape or not len(sure):
+        msg = f"confidence has shape {sure.shape}, correct {right.shape}: one of each per prediction is needed, for at least one."
+        raise ValueError(msg)
+    if n_bins < 1:
+        msg = f"n_bins={n_bins} must be at least 1."
+        raise ValueError(msg)
+    outside = sure[~((sure >= 0) & (sure <= 1 + 1e-6))]
+    if len(outside):
+        msg = f"{len(outside)} confidences are not in [0, 1]: {outside[:3].tolist()}."
+        raise ValueError(msg)
+    place = np.clip(np.ceil(sure * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gap = np.bincount(place, right - np.minimum(sure, 1.0), minlength=n_bins)
+    return float(np.abs(gap).sum() / len(sure))
+
+
+def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The T with which ``softmax(logits / T)`` has the lowest negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    Parameters
+    ----------
+    logits
+        Shape (n_cells, n_labels), of cells that took no part in training.
+    labels
+        Column of the true label of each cell, shape (n_cells,).
+
+    Returns
+    -------
+    T, between ``exp(-5)`` and ``exp(5)``. Above 1 the network was too sure. It does not change which label is the likeliest.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, there are no cells, logits are not finite, or labels are not columns.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    scores, columns = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if scores.ndim != 2 or columns.shape != (len(scores),) or not scores.size:
+        msg = f"logits have shape {scores.shape}, labels {columns.shape}: (n_cells, n_labels) and (n_cells,) are needed, n_cells > 0."
+        raise ValueError(msg)
+    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() >= scores.shape[1]:
+        msg = f"labels must be whole numbers from 0 to {scores.shape[1] - 1}, the columns of logits."
+        raise ValueError(msg)
+    if not np.isfinite(scores).all():
+        msg = f"{(~np.isfinite(scores)).sum()} of {scores.size} logits are not finite."
+        raise ValueError(msg)
+    true = scores[np.arange(len(scores)), columns]
+
+    def loss(log_temperature: float) -> float:
+        inverse = np.exp(-log_temperature)
+        return float(np.mean(logsumexp(scores * inverse, axis=1) - true * inverse))
+
+    return float(np.exp(minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded").x))
+
+
+def expression_scores(measured: Any, predicted: Any) -> pd.Series:
+    """Agreement of predicted with measured expression.
+
+    Per-gene scores compare cells within a gene and tell whether a prediction knows what differs between cells. Flat ones compare all
+    entries of the two tables at once; they are high already where a prediction only knows which genes are expressed more than others.
+
+    Parameters
+    ----------
+    measured
+        Cells x genes: DataFrame, NumPy array or SciPy sparse matrix.
+    predicted
+        The same shape. A DataFrame is brought into the order of a DataFrame `measured` by the names of cells and genes.
+
+    Returns
+    -------
+    ``gene_pearson``, ``gene_pearson_median``, ``gene_spearman``, ``gene_ccc``
+        Pearson correlation across cells of each gene, mean and median over genes; mean of Spearman correlation (equal values share the
+        mean of their ranks) and of the concordance correlation of Lin (1989), ``2 cov / (var_m + var_p + (mean_m - mean_p)^2)``, which
+        asks for the same values and not just a line. Genes that are the same in all cells of `measured` have none of these and are left
+        out; NaN if all are. A prediction that is the same in all cells counts as 0.
+    ``flat_pearson``, ``flat_spearman``, ``flat_ccc``
+        The same three over all n_cells * n_genes entries, genes without variation included.
+    ``mse``
+        Mean squared error of all entries.
+    ``n_genes``, ``n_genes_constant``, ``n_cells``
+        Genes, those of them left out above, and cells.
+
+    Raises
+    ------
+    ValueError
+        If the tables do not have the same cells and genes, there are fewer than two cells, or values are not finite.
+    """
+    m, p, _ = _expression(measured, predicted)
+    per_gene = _column_scores(m, p)
+    varies = ~np.isnan(per_gene["pearson"])
+    mean = {name: float(values[varies].mean()) if varies.any() else np.nan for name, values in per_gene.items()}
+    flat = {name: float(values[0]) for name, values in _column_scores(m.reshape(-1, 1), p.reshape(-1, 1)).items()}
+    return pd.Series(
+        {
+            "gene_pearson": mean["pearson"],
+            "gene_pearson_median": float(np.median(per_gene["pearson"][varies])) if varies.any() else np.nan,
+            "gene_spearman": mean["spearman"],
+            "gene_ccc": mean["ccc"],
+            "flat_pearson": flat["pearson"],
+            "flat_spearman": flat["spearman"],
+            "flat_ccc": flat["ccc"],
+            "mse": flat["mse"],
+            "n_genes": float(m.shape[1]),
+            "n_genes_constant": float((~varies).sum()),
+            "n_cells": float(m.shape[0]),
+        }
+    )
+
+
+def gene_scores(measured: Any, predicted: Any) -> pd.DataFrame:
+    """The scores of `expression_scores` gene by gene.
+
+    Parameters
+    ----------
+    measured, predicted
+        As in `expression_scores`.
+
+    Returns
+    -------
+    One row per gene of `measured`, in its order: ``pearson``, ``spearman``, ``ccc`` across cells, NaN for a gene that is the same in all
+    measured cells and 0 for one that is predicted so; and ``mse``.
+
+    Raises
+    ------
+    ValueError
+        As in `expression_scores`.
+    """
+    m, p, genes = _expression(measured, predicted)
+    return pd.DataFrame(_column_scores(m, p), index=genes)
+
+
+def _column_scores(m: Floats, p: Floats) -> dict[str, Floats]:
+    """Scores of each column, shape (n_columns,)."""
+    constant, flat = np.ptp(m, axis=0) == 0, np.ptp(p, axis=0) == 0
+    offset = m.mean(axis=0) - p.mean(axis=0)
+    x, y = m - m.mean(axis=0), p - p.mean(axis=0)
+    var_m, var_p, cov = (np.einsum("ij,ij->j", a, b) / len(m) for a, b in ((x, x), (y, y), (x, y)))
+    spread = var_m + var_p + offset**2
+    scores = {
+        "pearson": _quotient(cov, np.sqrt(var_m * var_p), flat),
+        "spearman": _spearman(m, p, flat),
+        "ccc": _quotient(2 * cov, spread, flat),
+    }
+    for values in scores.values():
+        values[constant] = np.nan
+    return scores | {"mse": np.square(m - p).mean(axis=0)}
+
+
+def _spearman(m: Floats, p: Floats, flat: NDArray[np.bool_]) -> Floats:
+    ranks = np.empty(m.shape[1])
+    genes = zip(
+        np.ascontiguousarray(m.T), np.ascontiguousarray(p.T), strict=True
+    )  # sorting wants a gene's values side by side
+    for column, (x, y) in enumerate(genes):
+        a, b = _centred_ranks(x), _centred_ranks(y)
+        ranks[column] = _quotient(a @ b, np.sqrt((a @ a) * (b @ b)), flat[column])
+    return ranks
+
+
+def _centred_ranks(values: Floats) -> Floats:
+    """Ranks less their mean, equal values sharing theirs; half the time of SciPy's ``rankdata`` for millions of values."""
+    order = np.argsort(values)
+    in_order = values[order]
+    first = np.concatenate([[0], np.flatnonzero(in_order[1:] != in_order[:-1]) + 1, [len(values)]])
+    centred = np.empty(len(values))
+    centred[order] = np.repeat((first[:-1] + first[1:] - len(values)) / 2.0, np.diff(first))
+    return centred
+
+
+def _quotient(above: Any, below: Any, is_zero: Any) -> Any:
+    """``above / below``, and 0 where `is_zero` or there is nothing to divide by."""
+    valid = ~np.asarray(is_zero) & (np.asarray(below) > 0)
+    return np.where(valid, above / np.where(valid, below, 1.0), 0.0)
+
+
+def _expression(measured: Any, predicted: Any) -> tuple[Floats, Floats, pd.Index]:
+    """Both tables in the order of `measured`, and names of genes."""
+    if isinstance(measured, pd.DataFrame) and isinstance(predicted, pd.DataFrame):
+        cells = _places(measured.index, predicted.index, "cells", "predicted")
+        genes = _places(measured.columns, predicted.columns, "genes", "predicted")
+        predicted = predicted.to_numpy()[np.ix_(cells, genes)]
+    m, p = _dense(measured), _dense(predicted)
+    if m.ndim != 2 or m.shape != p.shape:
+        msg = f"measured has shape {m.shape}, predicted {p.shape}: the same cells x genes are needed."
+        raise ValueError(msg)
+    if m.shape[0] < 2 or not m.shape[1]:
+        msg = f"{m.shape[0]} cells x {m.shape[1]} genes cannot be scored: at least two cells and one gene are needed."
+        raise ValueError(msg)
+    names = measured.columns if isinstance(measured, pd.DataFrame) else pd.RangeIndex(m.shape[1])
+    for name, values in (("measured", m), ("predicted", p)):
+        bad = ~np.isfinite(values).all(axis=0)
+        if bad.any():
+            msg = f"{name} has values that are NaN or infinite in {bad.sum()} genes: {list(names[bad][:3])}. Leave these genes out of both."
+            raise ValueError(msg)
+    return m, p, names
+
+
+def _dense(values: Any) -> Floats:
+    from scipy.sparse import issparse
+
+    return np.asarray(values.toarray() if issparse(values) else values, dtype=np.float64)
+
+
+def _places(wanted: pd.Index, given: pd.Index, what: str, name: str) -> NDArray[np.intp]:
+    """Where each of `wanted` is in `given`, which must be the same names."""
+    for index, holder in ((wanted, "the measured"), (given, name)):
+        if not index.is_unique:
+            msg = f"{holder} {what} repeat names: {list(index[index.duplicated()][:3])}. Make them unique."
+            raise ValueError(msg)
+    places = given.get_indexer(wanted)
+    if (places < 0).any() or len(given) != len(wanted):
+        absent, extra = wanted.difference(given, sort=False), given.difference(wanted, sort=False)
+        msg = (
+            f"{name} does not have the same {what}: {len(absent)} are missing ({list(absent[:3])}), {len(extra)} are too many "
+            f"({list(extra[:3])}). Take the same {what}, or pass arrays in the same order."
+        )
+        raise ValueError(msg)
+    return places
+
+
+def _in_order(values: Any, truth: Any, name: str) -> Any:
+    """`values` of the cells of `truth`, in their order."""
+    n_cells = len(truth)
+    if len(values) != n_cells:
+        msg = f"{name} has {len(values)} cells, truth {n_cells}: one row per cell is needed."
+        raise ValueError(msg)
+    if not (isinstance(truth, pd.Series) and isinstance(values, pd.Series | pd.DataFrame)):
+        return values
+    return (
+        values if truth.index.equals(values.index) else values.iloc[_places(truth.index, values.index, "cells", name)]
+    )
+
+
+def _labels(values: Any, unknown: str) -> pd.Series:
+    """Labels as text numbered from 0, `unknown` where there is none."""
+    names = pd.Series(np.asarray(values, dtype=object))
+    text = names.astype(str)
+    return text.where(names.notna() & (text.str.strip() != ""), unknown)
+
+
+def _probabilities(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.set_axis(table.columns.astype(str), axis=1)
+    values = table.to_numpy(dtype=np.float64)
+    if not values.shape[1] or not table.columns.is_unique:
+        msg = f"probabilities need one column per label, got {list(table.columns)}."
+        raise ValueError(msg)
+    bad = ~((values >= -1e-6) & (values <= 1 + 1e-6)).all(axis=1) | ~(np.abs(values.sum(axis=1) - 1) <= 1e-3)
+    if bad.any():
+        msg = f"{bad.sum()} rows of probabilities are not in [0, 1] with a sum of 1 ({list(table.index[bad][:3])}). Pass softmax(logits)."
+        raise ValueError(msg)
+    return table
