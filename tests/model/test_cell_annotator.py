@@ -92,7 +92,9 @@ def test_labels_cells(annotators, query, backbone, mode):
     np.testing.assert_allclose(told.confidence, told.probabilities.max(axis=1))
     known = told.labels != "unknown"
     assert (told.labels[known].to_numpy() == top(told)[known]).all()
-    assert known.all() or told.novelty[known].max() < told.novelty[~known].min()
+    for label in told.probabilities:  # the threshold is one for all cells nearest to the same label
+        of_label = top(told) == label
+        assert told.novelty[known & of_label].max() <= told.novelty[~known & of_label].min() or known[of_label].all()
     if mode != "paper":  # two epochs are too few for a head that starts from nothing
         assert accuracy(told, query) > 0.9
         assert known.mean() > 0.6

@@ -83,7 +83,7 @@ def test_few_cells_are_judged_one_by_one():
     np.testing.assert_array_equal(head.judge(query[:149])[1], one_by_one[:149])
     assert one_by_one.mean() < 0.12
     assert head.judge(query)[1].mean() < 0.15
-    assert head.thresholds[0] > head.thresholds[1]
+    assert (head.thresholds[0] > head.thresholds[1]).all()
 
 
 def test_order_of_cells_does_not_matter_to_novelty():
@@ -189,3 +189,15 @@ def test_hold_out_takes_of_every_class_that_can_spare_a_cell():
 
 def test_softmax_of_large_logits():
     np.testing.assert_allclose(softmax(np.array([[1e6, 1e6, -1e9]])), [[0.5, 0.5, 0]])
+
+
+def test_cells_of_a_loose_class_are_not_news():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], [1000, 1000, 60])
+    centers = np.array([[0, 0, 0], [12, 0, 0], [0, 30, 0]])
+    spread = np.array([1.0, 1.0, 4.0])
+    draw = lambda: (centers[codes] + spread[codes, None] * rng.standard_normal((len(codes), 3))).astype(np.float32)  # noqa: E731
+    head, _ = fit(draw(), codes, 3)
+    _, is_unknown = head.judge(draw())
+    assert is_unknown[codes == 2].mean() < 0.3
+    assert head.thresholds[1, 2] > head.thresholds[1, 0]

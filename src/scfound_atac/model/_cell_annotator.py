@@ -231,7 +231,7 @@ class CellAnnotator:
             "n_held_out": len(held_out),
             **{f"held_out_{name}": float(scores[name]) for name in ("accuracy", "macro_f1", "auc", "ece")},
             "temperature": float(paper.get("temperature", head.temperature)),
-            "novelty_threshold": float(head.thresholds[int(n_neighbors > 0)]),
+            "novelty_threshold": float(head.thresholds[int(n_neighbors > 0)].min()),
             "share_known_lost": report.share_known_lost,
             "share_unknown_found": report.share_unknown_found,
             "novelty_auroc": report.auroc.tolist(),

@@ -8,7 +8,7 @@ scaled such that cells of a class scatter evenly in all directions, and only the
   single cell is sparse and cells of a type that the reference lacks come in groups.
 
 Probabilities are calibrated by one temperature (Guo et al. 2017) on cells that were held out. The threshold of novelty is found by leaving
-out each class of the reference in turn.
+out each class of the reference in turn; it is higher for classes whose own cells are far apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_N_NEAREST = 15
+_N_NEAREST = 5  # reference cells that novelty is measured to: rare classes have few
+_N_NEIGHBORS = 15
 _CELLS_PER_NEIGHBOR = 10
 _REFERENCE_CELLS = 5_000  # that novelty is measured against
 _NEIGHBOR_CELLS = 20_000  # of a query among which neighbours are sought
@@ -34,6 +35,7 @@ _ROWS = 4_096
 _SHRINKAGE = 0.3
 # Where all held-out cells come out right, the likelihood alone would have every other cell told with certainty.
 _LEAST_TEMPERATURE = 0.5
+_HIGHEST_LEVEL = 0.999
 _LEAST_VARIANCE = 1e-6  # of a standardised feature, where cells of a class do not scatter at all
 # Classes and cells of the held-out class that the threshold is found with.
 _MOST_CLASSES, _MOST_CELLS, _LEAST_CELLS = 50, 500, 5
@@ -54,7 +56,8 @@ class LinearHead:
     temperature
         Logits are divided by it; a number.
     thresholds
-        Cells of a higher novelty are unknown: of the cell by itself, and averaged over neighbours; (2,).
+        Cells of a higher novelty are unknown: of the cell by itself, and averaged over neighbours, for each class that a cell is nearest
+        to; (2, n_classes).
     """
 
     center: NDArray[np.float32]
@@ -79,7 +82,11 @@ class LinearHead:
         """Calibrated probabilities of the classes, (n, n_classes)."""
         return softmax(self.logits(self.coordinates(features)) / float(self.temperature))
 
-    def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEAREST) -> NDArray[np.float64]:
+    def nearest(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The most likely class of each cell, (n,)."""
+        return self.logits(self.coordinates(features)).argmax(axis=1)
+
+    def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEIGHBORS) -> NDArray[np.float64]:
         """Distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
 
         0 neighbours leave each cell to itself.
@@ -105,12 +112,12 @@ class LinearHead:
         return own[among][neighbors].mean(axis=1)
 
     def judge(
-        self, features: NDArray[np.float32], n_neighbors: int = _N_NEAREST
+        self, features: NDArray[np.float32], n_neighbors: int = _N_NEIGHBORS
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Novelty, and whether it is above the threshold, both (n,). Too few cells to have neighbours are judged one by one."""
         is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
-        return novelty, novelty > self.thresholds[int(is_averaged)]
+        return novelty, novelty > self.thresholds[int(is_averaged)][self.nearest(features)]
 
     def arrays(self) -> dict[str, NDArray]:
         """The fields by name."""
@@ -166,7 +173,7 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
         log_share=log_share.astype(np.float32),
         reference=coordinates[rows].astype(np.float32),
         temperature=np.array(1, dtype=np.float32),
-        thresholds=np.array([np.inf, np.inf], dtype=np.float32),
+        thresholds=np.full((2, n_classes), np.inf, dtype=np.float32),
     )
 
 
@@ -208,7 +215,7 @@ def fit_head(
     n_classes: int,
     held_out: NDArray[np.int64],
     *,
-    n_neighbors: int = _N_NEAREST,
+    n_neighbors: int = _N_NEIGHBORS,
     most_lost: float = 0.05,
     seed: int = 0,
 ) -> tuple[LinearHead, HeadReport]:
@@ -240,15 +247,43 @@ def fit_head(
     # few cells cannot tell how novelty is after averaging; the threshold of single cells is then the more careful one
     n_neighbors = n_neighbors if _is_averaged(len(held_out), n_neighbors) else 0
     level, auroc, found = _level(features, codes, n_classes, out, n_neighbors, most_lost, seed)
-    known = features[out] if out.any() else features
-    novelty = [part.novelty(known, n_neighbors=n) for n in (0, n_neighbors)]
-    thresholds = [float(np.quantile(x, level)) for x in novelty]
+    known = out if out.any() else ~out
+    averaged = part.novelty(features[known], n_neighbors=n_neighbors)
+    thresholds = _thresholds(part, features[known], codes[known], np.array([level]), n_neighbors, averaged)[:, 0]
+    lost = float(np.mean(averaged > thresholds[1][part.nearest(features[known])]))
     head = replace(
         _fit(features, codes, n_classes, seed),
         temperature=np.array(t, dtype=np.float32),
-        thresholds=np.array(thresholds, dtype=np.float32),
+        thresholds=thresholds.astype(np.float32),
     )
-    return head, HeadReport(softmax(logits / t), auroc, float(np.mean(novelty[1] > thresholds[1])), found)
+    return head, HeadReport(softmax(logits / t), auroc, lost, found)
+
+
+def _thresholds(
+    part: LinearHead,
+    features: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    levels: NDArray[np.float64],
+    n_neighbors: int,
+    averaged: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Quantiles of the novelty of known cells, or those of a class where they are higher: (2, len(levels), n_classes).
+
+    Cells of a loose class are far from each other, and those of a rare one from all: neither is news. The class of a cell is taken to be
+    that of its neighbours; among few held-out cells a rare class has not enough to average over, so the mean of so many is worked out.
+    `averaged` is the novelty of these cells over `n_neighbors`.
+    """
+    from scipy.stats import norm
+
+    single = part.novelty(features, n_neighbors=0)
+    general = np.stack([np.quantile(single, levels), np.quantile(averaged, levels)])
+    thresholds = np.repeat(general[..., None], len(part.means), axis=2)
+    above = norm.ppf(np.minimum(levels, _HIGHEST_LEVEL)) / np.sqrt(n_neighbors + 1)
+    for code in np.unique(codes):
+        own = single[codes == code]
+        of_class = np.stack([np.quantile(own, levels), own.mean() + above * own.std()])
+        thresholds[..., code] = np.maximum(thresholds[..., code], of_class if n_neighbors else of_class[0])
+    return thresholds
 
 
 def refit_head(head: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LinearHead:
@@ -289,7 +324,8 @@ def _level(
         part = _fit(features[rest], codes[rest], n_classes, seed)
         new = rng.permutation(np.flatnonzero(codes == c))[:_MOST_CELLS]
         known, unknown = np.split(part.novelty(features[np.r_[old, new]], n_neighbors=n_neighbors), [len(old)])
-        found.append((unknown[:, None] > np.quantile(known, levels)).mean(axis=0))
+        thresholds = _thresholds(part, features[old], codes[old], levels, n_neighbors, known)[1]
+        found.append((unknown > thresholds[:, part.nearest(features[new])]).mean(axis=1))
         auroc[c] = roc_auc_score(np.repeat([0, 1], [len(old), len(new)]), np.r_[known, unknown])
     if not found:
         return 1 - most_lost, auroc, float("nan")
