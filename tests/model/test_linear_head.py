@@ -201,3 +201,14 @@ def test_cells_of_a_loose_class_are_not_news():
     _, is_unknown = head.judge(draw())
     assert is_unknown[codes == 2].mean() < 0.3
     assert head.thresholds[1, 2] > head.thresholds[1, 0]
+
+
+def test_a_handful_of_loose_cells_does_not_take_in_what_is_new():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], [500, 500, 6])
+    centers = np.array([[0, 0, 0], [12, 0, 0], [0, 12, 0]])
+    x = (centers[codes] + np.array([1, 1, 4])[codes, None] * rng.standard_normal((len(codes), 3))).astype(np.float32)
+    head, _ = fit(x, codes, 3)
+    new = (np.array([0, 20, 8]) + rng.standard_normal((200, 3))).astype(np.float32)
+    assert (head.nearest(new) == 2).mean() > 0.9
+    assert head.judge(new)[1].mean() > 0.9

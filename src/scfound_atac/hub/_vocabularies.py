@@ -114,5 +114,7 @@ def write_vocabularies(vocabularies: Vocabularies, folder: Path) -> None:
     """Write what is not empty, in the form that `read_vocabularies` reads."""
     names = {field: file.name for field, file in _FILES.items()} | {"gene_chromosomes": _GENE_CHROMOSOMES}
     for field, name in names.items():
-        if content := getattr(vocabularies, field):
+        content = getattr(vocabularies, field)
+        # genes without a chromosome among them still need the file that says so
+        if content or (field == "gene_chromosomes" and vocabularies.genes):
             (folder / name).write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from .._anndata import get_atac, get_column
 from .._logging import logger
 from .._settings import settings
 from ..genome import genome_order, ocr_names
-from ..hub import Checkpoint, load
+from ..hub._load import as_checkpoint
 from ..inference._cell_features import CellFeatures
 from ..inference._cell_vectors import check_backbone
 from ..inference._cells import read_cells
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
+    from ..hub import Checkpoint
     from ..inference._cells import Cells
 
 UNKNOWN = "unknown"
@@ -94,7 +95,7 @@ class CellAnnotator:
     def __init__(
         self, backbone: str | Path | Checkpoint = "region-set", *, measured: bool = True, seed: int = 0
     ) -> None:
-        self.checkpoint = backbone if isinstance(backbone, Checkpoint) else load(backbone)
+        self.checkpoint = as_checkpoint(backbone)
         check_backbone(self.checkpoint)
         self.measured, self.seed = measured, seed
         self.labels: list[str] = []

@@ -35,7 +35,8 @@ _ROWS = 4_096
 _SHRINKAGE = 0.3
 # Where all held-out cells come out right, the likelihood alone would have every other cell told with certainty.
 _LEAST_TEMPERATURE = 0.5
-_HIGHEST_LEVEL = 0.999
+# Cells from which a class can tell that it is loose, and how much higher its threshold may be for it.
+_LEAST_LOOSE, _MOST_LOOSE = 10, 1.5
 _LEAST_VARIANCE = 1e-6  # of a standardised feature, where cells of a class do not scatter at all
 # Classes and cells of the held-out class that the threshold is found with.
 _MOST_CLASSES, _MOST_CELLS, _LEAST_CELLS = 50, 500, 5
@@ -248,9 +249,9 @@ def fit_head(
     n_neighbors = n_neighbors if _is_averaged(len(held_out), n_neighbors) else 0
     level, auroc, found = _level(features, codes, n_classes, out, n_neighbors, most_lost, seed)
     known = out if out.any() else ~out
-    averaged = part.novelty(features[known], n_neighbors=n_neighbors)
-    thresholds = _thresholds(part, features[known], codes[known], np.array([level]), n_neighbors, averaged)[:, 0]
-    lost = float(np.mean(averaged > thresholds[1][part.nearest(features[known])]))
+    novelty = [part.novelty(features[known], n_neighbors=n) for n in (0, n_neighbors)]
+    thresholds = np.outer([np.quantile(x, level) for x in novelty], _looseness(part, features[~out], codes[~out]))
+    lost = float(np.mean(novelty[1] > thresholds[1][part.nearest(features[known])]))
     head = replace(
         _fit(features, codes, n_classes, seed),
         temperature=np.array(t, dtype=np.float32),
@@ -259,31 +260,23 @@ def fit_head(
     return head, HeadReport(softmax(logits / t), auroc, lost, found)
 
 
-def _thresholds(
-    part: LinearHead,
-    features: NDArray[np.float32],
-    codes: NDArray[np.int64],
-    levels: NDArray[np.float64],
-    n_neighbors: int,
-    averaged: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Quantiles of the novelty of known cells, or those of a class where they are higher: (2, len(levels), n_classes).
+def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How much farther apart cells of each class are than cells in general, from 1 to `_MOST_LOOSE`: (n_classes,).
 
-    Cells of a loose class are far from each other, and those of a rare one from all: neither is news. The class of a cell is taken to be
-    that of its neighbours; among few held-out cells a rare class has not enough to average over, so the mean of so many is worked out.
-    `averaged` is the novelty of these cells over `n_neighbors`.
+    Cells of a loose class are far from each other, and those of a rare one from all: neither is news. But a class of a handful of
+    cells says little, and one that may be ever so loose would take in whatever is new.
     """
-    from scipy.stats import norm
+    from sklearn.neighbors import NearestNeighbors
 
-    single = part.novelty(features, n_neighbors=0)
-    general = np.stack([np.quantile(single, levels), np.quantile(averaged, levels)])
-    thresholds = np.repeat(general[..., None], len(part.means), axis=2)
-    above = norm.ppf(np.minimum(levels, _HIGHEST_LEVEL)) / np.sqrt(n_neighbors + 1)
-    for code in np.unique(codes):
-        own = single[codes == code]
-        of_class = np.stack([np.quantile(own, levels), own.mean() + above * own.std()])
-        thresholds[..., code] = np.maximum(thresholds[..., code], of_class if n_neighbors else of_class[0])
-    return thresholds
+    coordinates = part.coordinates(features)
+    nearest = NearestNeighbors(n_neighbors=min(_N_NEAREST + 1, len(part.reference)), algorithm="brute")
+    nearest.fit(part.reference)
+    apart = np.concatenate([nearest.kneighbors(block)[0][:, 1:].mean(axis=1) for block in _blocks(coordinates)])
+    looseness, general = np.ones(len(part.means)), np.median(apart)
+    for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
+        if n_cells >= _LEAST_LOOSE and general > 0:
+            looseness[code] = np.clip(np.median(apart[codes == code]) / general, 1, _MOST_LOOSE)
+    return looseness
 
 
 def refit_head(head: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LinearHead:
@@ -324,8 +317,8 @@ def _level(
         part = _fit(features[rest], codes[rest], n_classes, seed)
         new = rng.permutation(np.flatnonzero(codes == c))[:_MOST_CELLS]
         known, unknown = np.split(part.novelty(features[np.r_[old, new]], n_neighbors=n_neighbors), [len(old)])
-        thresholds = _thresholds(part, features[old], codes[old], levels, n_neighbors, known)[1]
-        found.append((unknown > thresholds[:, part.nearest(features[new])]).mean(axis=1))
+        relative = unknown / _looseness(part, features[rest], codes[rest])[part.nearest(features[new])]
+        found.append((relative > np.quantile(known, levels)[:, None]).mean(axis=1))
         auroc[c] = roc_auc_score(np.repeat([0, 1], [len(old), len(new)]), np.r_[known, unknown])
     if not found:
         return 1 - most_lost, auroc, float("nan")

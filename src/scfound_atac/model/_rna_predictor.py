@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .._anndata import get_atac
 from .._logging import logger
 from .._settings import settings
-from ..hub import Checkpoint, load
+from ..hub._load import as_checkpoint
 from ..inference._cell_features import CellFeatures
 from ..inference._cell_vectors import check_backbone
 from ..inference._cells import read_cells
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
+    from ..hub import Checkpoint
     from ..inference._cell_features import Features
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
@@ -91,7 +92,7 @@ class RNAPredictor:
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
-        self.checkpoint = backbone if isinstance(backbone, Checkpoint) else load(backbone)
+        self.checkpoint = as_checkpoint(backbone)
         check_backbone(self.checkpoint)
         self.head, self.measured, self.seed = head, measured, seed
         self.genes: list[str] = []
