@@ -64,7 +64,7 @@ def annotators(tiny_backbones, reference):
 
 
 def top(annotation) -> np.ndarray:
-    return annotation.probabilities.idxmax(axis=1).to_numpy()
+    return annotation.probabilities.fillna(0).idxmax(axis=1).to_numpy()
 
 
 def accuracy(annotation, cells: ad.AnnData) -> float:
