@@ -212,3 +212,12 @@ def test_a_handful_of_loose_cells_does_not_take_in_what_is_new():
     new = (np.array([0, 20, 8]) + rng.standard_normal((200, 3))).astype(np.float32)
     assert (head.nearest(new) == 2).mean() > 0.9
     assert head.judge(new)[1].mean() > 0.9
+
+
+def test_neighbors_among_some_cells_whatever_their_order(monkeypatch):
+    monkeypatch.setattr("scfound_atac.model._linear_head._NEIGHBOR_CELLS", 100)
+    x, codes = planted(600)
+    head, _ = fit(x, codes, 4)
+    query, _ = planted(400, seed=1)
+    order = np.random.default_rng(0).permutation(len(query))
+    np.testing.assert_allclose(head.novelty(query[order]), head.novelty(query)[order], rtol=1e-4)

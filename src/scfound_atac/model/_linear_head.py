@@ -107,7 +107,8 @@ class LinearHead:
         scaled = features - features.mean(axis=0)
         scaled = scaled / np.maximum(scaled.std(axis=0), 1e-6)
         scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
-        among = np.linspace(0, len(own) - 1, min(len(own), _NEIGHBOR_CELLS)).astype(np.int64)
+        some = np.linspace(0, len(own) - 1, min(len(own), _NEIGHBOR_CELLS)).astype(np.int64)
+        among = np.argsort(own, kind="stable")[some]  # of all sorts, and whatever the order of cells
         beside = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(among)), algorithm="brute").fit(scaled[among])
         neighbors = np.concatenate([beside.kneighbors(block, return_distance=False) for block in _blocks(scaled)])
         return own[among][neighbors].mean(axis=1)
