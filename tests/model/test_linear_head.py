@@ -221,3 +221,16 @@ def test_neighbors_among_some_cells_whatever_their_order(monkeypatch):
     query, _ = planted(400, seed=1)
     order = np.random.default_rng(0).permutation(len(query))
     np.testing.assert_allclose(head.novelty(query[order]), head.novelty(query)[order], rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_query", [400, 20])
+def test_other_ocrs_move_the_threshold(n_query):
+    x, codes = planted(600)
+    head, _ = fit(x, codes, 4)
+    query, _ = planted(n_query, seed=1)
+    rng = np.random.default_rng(0)
+    moved = query + 2 * rng.standard_normal(query.shape).astype(np.float32)
+    strict, lenient = (head.judge(moved, same_ocrs=same)[1].mean() for same in (True, False))
+    assert lenient < strict
+    new = moved[: n_query // 10] + 30
+    assert head.judge(np.concatenate([moved, new]), same_ocrs=False)[1][n_query:].mean() > 0.8

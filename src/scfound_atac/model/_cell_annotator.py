@@ -36,6 +36,7 @@ UNKNOWN = "unknown"
 MODES = ("probe", "finetune", "paper")
 _HELD_OUT = 0.2  # of the cells, by which a probe is calibrated
 _KIND = "CellAnnotator"
+_SAME_OCRS = 0.9  # of the reference's OCRs: with fewer, distances to its cells are not what they were
 
 
 @dataclass(frozen=True)
@@ -345,7 +346,8 @@ class CellAnnotator:
                         100 * read.share_ocrs,
                     )
                 probabilities[there] = head.probabilities(seen)
-            novelty[there], is_unknown[there] = head.judge(seen, self._n_neighbors)
+            is_same = self.mode == "paper" or read.share_ocrs >= _SAME_OCRS
+            novelty[there], is_unknown[there] = head.judge(seen, self._n_neighbors, same_ocrs=is_same)
         best = np.where(cells.is_empty, 0, np.nan_to_num(probabilities).argmax(axis=1))
         labels = np.asarray(self.labels, dtype=object)[best]
         labels[is_unknown] = UNKNOWN

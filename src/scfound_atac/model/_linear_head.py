@@ -37,6 +37,7 @@ _SHRINKAGE = 0.3
 _LEAST_TEMPERATURE = 0.5
 # Cells from which a class can tell that it is loose, and how much higher its threshold may be for it.
 _LEAST_LOOSE, _MOST_LOOSE = 10, 1.5
+_LEAST_TYPICAL = 50  # cells whose median tells how far other OCRs move a query
 _LEAST_VARIANCE = 1e-6  # of a standardised feature, where cells of a class do not scatter at all
 # Classes and cells of the held-out class that the threshold is found with.
 _MOST_CLASSES, _MOST_CELLS, _LEAST_CELLS = 50, 500, 5
@@ -59,6 +60,8 @@ class LinearHead:
     thresholds
         Cells of a higher novelty are unknown: of the cell by itself, and averaged over neighbours, for each class that a cell is nearest
         to; (2, n_classes).
+    typical
+        Median novelty of known cells, single and averaged; (2,).
     """
 
     center: NDArray[np.float32]
@@ -68,6 +71,7 @@ class LinearHead:
     reference: NDArray[np.float32]
     temperature: NDArray[np.float32]
     thresholds: NDArray[np.float32]
+    typical: NDArray[np.float32]
 
     def coordinates(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (n, d) -> coordinates (n, m)."""
@@ -114,12 +118,21 @@ class LinearHead:
         return own[among][neighbors].mean(axis=1)
 
     def judge(
-        self, features: NDArray[np.float32], n_neighbors: int = _N_NEIGHBORS
+        self, features: NDArray[np.float32], n_neighbors: int = _N_NEIGHBORS, *, same_ocrs: bool = True
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Novelty, and whether it is above the threshold, both (n,). Too few cells to have neighbours are judged one by one."""
+        """Novelty, and whether it is above the threshold, both (n,). Too few cells to have neighbours are judged one by one.
+
+        Other OCRs than those of the reference move all cells away from it. Most cells are then taken to be of known types: the threshold
+        moves with their median, or for few cells as far as that of the loosest class.
+        """
         is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
-        return novelty, novelty > self.thresholds[int(is_averaged)][self.nearest(features)]
+        thresholds = self.thresholds[int(is_averaged)]
+        if not same_ocrs and len(novelty) >= _LEAST_TYPICAL:
+            thresholds = thresholds + max(float(np.median(novelty) - self.typical[int(is_averaged)]), 0)
+        elif not same_ocrs:
+            thresholds = thresholds * _MOST_LOOSE
+        return novelty, novelty > thresholds[self.nearest(features)]
 
     def arrays(self) -> dict[str, NDArray]:
         """The fields by name."""
@@ -176,6 +189,7 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
         reference=coordinates[rows].astype(np.float32),
         temperature=np.array(1, dtype=np.float32),
         thresholds=np.full((2, n_classes), np.inf, dtype=np.float32),
+        typical=np.full(2, np.inf, dtype=np.float32),
     )
 
 
@@ -257,6 +271,7 @@ def fit_head(
         _fit(features, codes, n_classes, seed),
         temperature=np.array(t, dtype=np.float32),
         thresholds=thresholds.astype(np.float32),
+        typical=np.array([np.median(x) for x in novelty], dtype=np.float32),
     )
     return head, HeadReport(softmax(logits / t), auroc, lost, found)
 
@@ -282,9 +297,8 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
 
 def refit_head(head: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LinearHead:
     """The same temperature and thresholds for features of the same kind that were learnt from all cells."""
-    return replace(
-        _fit(features, codes, len(head.means), seed), temperature=head.temperature, thresholds=head.thresholds
-    )
+    kept = {name: getattr(head, name) for name in ("temperature", "thresholds", "typical")}
+    return replace(_fit(features, codes, len(head.means), seed), **kept)
 
 
 def _level(

@@ -92,7 +92,8 @@ def annotate(
 
     `adata.obs['cell_type_pred']` : categorical
         A label of the reference, or ``"unknown"``: for cells whose novelty is above a threshold that was found by leaving out each
-        label of the reference in turn, and for cells without an open OCR.
+        label of the reference in turn, and for cells without an open OCR. With other OCRs than the reference's the threshold moves with
+        the median of the query, most of whose cells are then taken to be of known types.
     `adata.obs['cell_type_confidence']` : float
         Calibrated probability of the most likely label of the reference, also for unknown cells.
     `adata.obs['cell_type_novelty']` : float
