@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Labels: TypeAlias = NDArray[np.int64]
     Predict: TypeAlias = Callable[[Any], NDArray[Any]]
 
-# Of logistic regression (C). On bone marrow cells the best of TF-IDF lies within, and beyond 1 nothing changes for LSI.
+# Of logistic regression (C).
 LSI_PENALTIES = (0.01, 0.1, 1.0)
 TFIDF_PENALTIES = (0.1, 1.0, 10.0)
 LABEL_NEIGHBORS = (5, 15, 30)

@@ -72,6 +72,12 @@ class Vocabularies:
                 ids[place] = self.chromosomes.get(name, 0)
         return ids
 
+    @cached_property
+    def known_genes(self) -> frozenset[str]:
+        """Genes that a network can be asked for: it has a vector of each and, if it is told chromosomes, knows where it lies."""
+        genes = {gene for gene in self.genes if not is_special(gene)}
+        return frozenset(genes & set(self.gene_chromosomes) if self.chromosomes else genes)
+
     def gene_ids(self, genes: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids of genes and of their chromosomes, both of the length of `genes`.
 
@@ -80,15 +86,16 @@ class Vocabularies:
         KeyError
             If the vocabulary lacks one of the genes, or nothing says on which chromosome it lies.
         """
-        unknown = [gene for gene in genes if gene not in self.genes or gene not in self.gene_chromosomes]
+        unknown = [gene for gene in genes if gene not in self.known_genes]
         if unknown:
             msg = (
                 f"{len(unknown)} of {len(genes)} genes are not in the vocabulary, among them {', '.join(unknown[:3])}."
             )
             raise KeyError(msg)
-        chrom = normalize_chromosomes([self.gene_chromosomes[gene] for gene in genes])
         ids = np.array([self.genes[gene] for gene in genes], dtype=np.int64)
-        return ids, self._chromosome_ids(chrom) if self.chromosomes else np.zeros_like(ids)
+        if not self.chromosomes:
+            return ids, np.zeros_like(ids)
+        return ids, self._chromosome_ids(normalize_chromosomes([self.gene_chromosomes[gene] for gene in genes]))
 
     def _chromosome_ids(self, chrom: NDArray[np.object_]) -> NDArray[np.int64]:
         names = list(self.chromosomes)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ._profiles import CellReader
 
-# Chosen on thinned bone marrow, see benchmarks/imputation.py; nothing depends on them sharply.
+# Chosen on thinned bone marrow, see benchmarks/imputation.py.
 _MOST_GROUPS = 50
 _CELLS_PER_GROUP = 30
 _TEMPERATURE = 0.1  # of the softmax over cosines by which a cell belongs to groups

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from .. import __version__
 from .._anndata import get_atac, get_column
@@ -18,7 +19,7 @@ from ..inference._cell_features import CellFeatures
 from ..inference._cell_vectors import check_backbone
 from ..inference._cells import read_cells
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
-from ._linear_head import LinearHead, fit_head, hold_out, refit_head, softmax
+from ._linear_head import LinearHead, fit_head, hold_out, refit_head
 from ._metrics import annotation_scores, temperature
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class CellAnnotator:
         if is_paper:
             logits, vectors = apply(classifier, np.arange(len(codes)), n_classes)
             t = temperature(logits[validation], codes[validation])
-            held_out = softmax(logits[validation] / t)
+            held_out = softmax(logits[validation] / t, axis=1)
             state = {name: x.detach().cpu() for name, x in classifier.head.state_dict().items()}
             paper = {
                 "head": state,
@@ -380,7 +381,7 @@ class CellAnnotator:
         classifier = make_classifier(trained, cells, len(self.labels), paper=True, seed=self.seed)
         classifier.head.load_state_dict(self._paper["head"])
         logits, vectors = apply(classifier.to(resolve_device(device)), np.arange(len(cells)), len(self.labels))
-        return softmax(logits / self._paper["temperature"]), vectors
+        return softmax(logits / self._paper["temperature"], axis=1), vectors
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write a folder that `load` opens, and whose backbone `scfound_atac.hub.load` opens: safetensors, JSON and OCR tables.

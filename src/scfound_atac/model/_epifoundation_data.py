@@ -104,10 +104,7 @@ class DataReader:
         """Genes of the data, or all without data, that the network can be asked for."""
         vocabularies = self.vocabularies
         genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
-        known = set(vocabularies.genes)
-        if vocabularies.chromosomes:
-            known &= set(vocabularies.gene_chromosomes)
-        return [gene for gene in genes if gene in known and not is_special(gene)]
+        return [gene for gene in genes if gene in vocabularies.known_genes]
 
     def tokenizer(self, atac: AnnData, genome: str | None, max_tokens: int, seed: int = 0) -> tuple[Tokenizer, Any]:
         """What turns cells into tokens, and their accessibility, both checked."""

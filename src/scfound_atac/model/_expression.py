@@ -13,6 +13,7 @@ from .._logging import logger
 from ..data import iter_rows, prepare_rows
 from ..data._expression_levels import bin_rows
 from ._epifoundation_data import paired_names, refuse_repeated
+from ._peak_to_gene import N_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Scale = Literal["log1p", "as it is", "levels"]
 _TARGET_SUM = 1e4
-N_LEVELS = 10
 _SHARE = 0.1  # of the cells for validation, and as many for testing
 _LEAST = 2  # cells of each part, without which nothing correlates
 

@@ -83,11 +83,16 @@ class OcrClassifier(nn.Module):
         self.net, self.paper = copy.deepcopy(checkpoint.net), paper
         chromosome = checkpoint.chromosome_ids(cells.ocrs["chrom"].to_numpy())
         self.order = known_in_genome_order(cells.ocrs, chromosome)
-        columns = [chromosome, cells.ocrs["start"].to_numpy(), cells.ocrs["end"].to_numpy()]
+        columns = {
+            "chromosome": chromosome,
+            "start": cells.ocrs["start"].to_numpy(),
+            "end": cells.ocrs["end"].to_numpy(),
+        }
         if n_factors := self.net.config.n_factors:
-            columns.append(region_factors(cells.ocrs, n_factors, checkpoint.region_table()))
-        for name, column in zip(("chromosome", "start", "end", "factors"), columns, strict=False):
+            columns["factors"] = region_factors(cells.ocrs, n_factors, checkpoint.region_table())
+        for name, column in columns.items():
             self.register_buffer(name, torch.from_numpy(column[self.order]), persistent=False)
+        self.known = tuple(columns)
         self.values = prepare_rows(_in_memory(cells), **checkpoint.preparation)[:, self.order]
         self.is_region_set = checkpoint.model_class == "RegionSet"
         self.crop_size = None if paper else crop_size
@@ -118,8 +123,7 @@ class OcrClassifier(nn.Module):
         values = self.values[rows]
         shown = self._shown(values, rng)
         value = torch.from_numpy(values[:, shown].toarray()).to(self.start.device)
-        known = [getattr(self, name, None) for name in ("chromosome", "start", "end", "factors")]
-        ocrs = self.net.embed_ocrs(*(None if x is None else x[shown] for x in known))
+        ocrs = self.net.embed_ocrs(*(self.get_buffer(name)[shown] for name in self.known))
         if self.paper:
             vectors = self.head.vectors(self.net(value, ocrs))
             return self.head.fc(vectors), vectors

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
 from ._metrics import temperature
 
@@ -31,7 +32,7 @@ _CELLS_PER_NEIGHBOR = 10
 _REFERENCE_CELLS = 5_000  # that novelty is measured against
 _NEIGHBOR_CELLS = 20_000  # of a query among which neighbours are sought
 _ROWS = 4_096
-# Share of the covariance that is replaced by independent features of its mean variance. Scores hardly move between 0.1 and 0.5.
+# Share of the covariance that is replaced by independent features of its mean variance.
 _SHRINKAGE = 0.3
 # Where all held-out cells come out right, the likelihood alone would have every other cell told with certainty.
 _LEAST_TEMPERATURE = 0.5
@@ -85,11 +86,20 @@ class LinearHead:
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities of the classes, (n, n_classes)."""
-        return softmax(self.logits(self.coordinates(features)) / float(self.temperature))
+        return softmax(self.logits(self.coordinates(features)) / float(self.temperature), axis=1)
 
     def nearest(self, features: NDArray[np.float32]) -> NDArray[np.int64]:
         """The most likely class of each cell, (n,)."""
         return self.logits(self.coordinates(features)).argmax(axis=1)
+
+    def distance(self, features: NDArray[np.float32], *, skip: int = 0) -> NDArray[np.float64]:
+        """Mean distance of each cell to its nearest reference cells, (n,), without the first `skip` (the cell itself, if it is one)."""
+        from sklearn.neighbors import NearestNeighbors
+
+        n_nearest = min(_N_NEAREST + skip, len(self.reference))
+        nearest = NearestNeighbors(n_neighbors=n_nearest, algorithm="brute").fit(self.reference)
+        blocks = _blocks(self.coordinates(features))
+        return np.concatenate([nearest.kneighbors(x)[0][:, skip:].mean(axis=1, dtype=np.float64) for x in blocks])
 
     def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEIGHBORS) -> NDArray[np.float64]:
         """Distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
@@ -98,13 +108,7 @@ class LinearHead:
         """
         from sklearn.neighbors import NearestNeighbors
 
-        coordinates = self.coordinates(features)
-        nearest = NearestNeighbors(n_neighbors=min(_N_NEAREST, len(self.reference)), algorithm="brute").fit(
-            self.reference
-        )
-        own = np.concatenate(
-            [nearest.kneighbors(block)[0].mean(axis=1, dtype=np.float64) for block in _blocks(coordinates)]
-        )
+        own = self.distance(features)
         if not n_neighbors or len(own) < 2:
             return own
         # Neighbours by the whole of the features: a type that the reference lacks differs in other directions than known ones do.
@@ -142,12 +146,6 @@ class LinearHead:
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> LinearHead:
         """What `arrays` gave."""
         return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities from logits, (n, n_classes)."""
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
 
 
 def _is_averaged(n_cells: int, n_neighbors: int) -> bool:
@@ -273,7 +271,7 @@ def fit_head(
         thresholds=thresholds.astype(np.float32),
         typical=np.array([np.median(x) for x in novelty], dtype=np.float32),
     )
-    return head, HeadReport(softmax(logits / t), auroc, lost, found)
+    return head, HeadReport(softmax(logits / t, axis=1), auroc, lost, found)
 
 
 def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -282,12 +280,7 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
     Cells of a loose class are far from each other, and those of a rare one from all: neither is news. But a class of a handful of
     cells says little, and one that may be ever so loose would take in whatever is new.
     """
-    from sklearn.neighbors import NearestNeighbors
-
-    coordinates = part.coordinates(features)
-    nearest = NearestNeighbors(n_neighbors=min(_N_NEAREST + 1, len(part.reference)), algorithm="brute")
-    nearest.fit(part.reference)
-    apart = np.concatenate([nearest.kneighbors(block)[0][:, 1:].mean(axis=1) for block in _blocks(coordinates)])
+    apart = part.distance(features, skip=1)
     looseness, general = np.ones(len(part.means)), np.median(apart)
     for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
         if n_cells >= _LEAST_LOOSE and general > 0:

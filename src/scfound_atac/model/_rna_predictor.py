@@ -58,8 +58,8 @@ class RNAPredictor:
     head
         ``"gene-query"``: every gene asks by a vector of its own (bioRxiv 2025.02.05.636688); the vectors start from those of an
         EpiFoundation backbone that knows the gene. ``"mlp"``: two layers, 1,024 wide between them (arXiv 2505.12638, A.3). The
-        first had the higher correlation on held-out cells of all sets it was compared on (51 and 600 genes). Its step of training takes
-        as long as that of the second with 50 genes, ten times as long with 600, and one and a half times with 20,000.
+        first had the higher correlation on held-out cells of all sets it was compared on (51 and 600 genes) and is the slower one with many
+        genes (``benchmarks/logs/rna.md``); of more than 2,048 a random part is trained on in each step.
     measured
         Use the spectral components of the counts beside the backbone's vector.
     seed
@@ -373,12 +373,7 @@ def _gene_vectors(checkpoint: Checkpoint, genes: list[str]) -> tuple[torch.Tenso
     vocabularies = checkpoint.vocabularies
     if vocabularies is None or not checkpoint.net.config.n_genes:
         return None
-    is_known = torch.tensor(
-        [
-            gene in vocabularies.genes and (not vocabularies.chromosomes or gene in vocabularies.gene_chromosomes)
-            for gene in genes
-        ]
-    )
+    is_known = torch.tensor([gene in vocabularies.known_genes for gene in genes])
     vectors = torch.zeros(len(genes), checkpoint.net.config.d_model)
     if is_known.any():
         ids = vocabularies.gene_ids([gene for gene, known in zip(genes, is_known.tolist(), strict=True) if known])

@@ -8,6 +8,7 @@ all the state there is.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -94,8 +95,8 @@ def own_randomness(fabric: Fabric) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
 
 
-class TrainingLoop:
-    """One run on one process.
+class TrainingLoop(ABC):
+    """One run on one process; what a network and a batch are is told by the class that derives from it.
 
     Parameters
     ----------
@@ -163,13 +164,13 @@ class TrainingLoop:
             *(f"validation_{name}" for name in names),
         )
 
+    @abstractmethod
     def save_network(self, name: str, **facts: float) -> None:
         """Write the network into this folder of the run; called on the first process alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count_tokens(self, batch: dict[str, Any]) -> int:
         """Tokens of a batch over all processes, from one process's part of it."""
-        raise NotImplementedError
 
     def train(self) -> None:
         """Train to the last step."""
