@@ -73,7 +73,7 @@ def with_mix(folder: Path, mix: float) -> Callable[[ad.AnnData], np.ndarray]:
 
     def embed(cells: ad.AnnData) -> np.ndarray:
         sfa.tl.embed(cells, model=checkpoint, n_components=N_COMPONENTS)
-        return cells.obsm["X_chromfound"]
+        return cells.obsm["X_sfa"]
 
     return embed
 

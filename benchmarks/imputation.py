@@ -61,7 +61,7 @@ def neighbours(open_: sparse.csr_matrix, space: np.ndarray, cells: np.ndarray, k
 def imputed(thin: ad.AnnData, model: str, cells: np.ndarray) -> np.ndarray:
     adata = thin[cells].copy() if model.startswith("chromfound") else thin.copy()
     sfa.tl.impute(adata, model=model, n_kept=None)
-    whole = adata.layers["chromfound_imputed"]
+    whole = adata.layers["sfa_imputed"]
     return (whole if model.startswith("chromfound") else whole[cells]).toarray()
 
 
@@ -79,7 +79,7 @@ def methods(
     open_, n = binary(thin), len(cells)
     mean = (open_.sum(axis=0).A1 + 0.5 * open_.mean()) / (thin.n_obs + 0.5)
     yield "mean", n, lambda: np.tile(mean, (n, 1))
-    for key in ("X_lsi", "X_chromfound"):
+    for key in ("X_lsi", "X_sfa"):
         for k in (15, 100, 400):
             yield f"kNN, {key}, k={k}", n, lambda key=key, k=k: neighbours(open_, thin.obsm[key], cells, k, mean)
     labels = thin.obs["cell_type"].to_numpy().astype(str)

@@ -46,7 +46,7 @@ def main() -> None:
     sfa.tl.embed(adata)
     seconds = time.perf_counter() - start
     rate = adata.n_obs / seconds
-    params = adata.uns["chromfound"]["params"]
+    params = adata.uns["sfa"]["params"]
     speed = f"{rate:.0f} cells/s, {rate * adata.n_vars:.0f} tokens/s"
     print(f"sfa.tl.embed: {seconds:.1f} s, {speed} on {params['device']} ({params['model']})")
     start = time.perf_counter()
@@ -55,12 +55,12 @@ def main() -> None:
 
     labels = adata.obs["cell_type"].astype(str).to_numpy()
     print(f"\n{'':14}{'KMeans ARI':18}{'KMeans NMI':18}15-NN accuracy")
-    for name, key in (("sfa.tl.embed", "X_chromfound"), ("TF-IDF + LSI", "X_lsi")):
+    for name, key in (("sfa.tl.embed", "X_sfa"), ("TF-IDF + LSI", "X_lsi")):
         print(f"{name:14}{scores(adata.obsm[key], labels)}")
     print("Higher is better. Use what wins on data like yours.")
 
     args.out.mkdir(parents=True, exist_ok=True)
-    sc.pp.neighbors(adata, use_rep="X_chromfound")
+    sc.pp.neighbors(adata, use_rep="X_sfa")
     sc.tl.umap(adata)
     figure = sc.pl.umap(adata, color="cell_type", title="sfa.tl.embed, bundled weights", show=False, return_fig=True)
     figure.savefig(args.out / "umap.png", dpi=120, bbox_inches="tight")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Not named after a model: the default may change, and uns["sfa"]["params"]["model"] says which one it was.
+EMBEDDING = "sfa"
 GENE_ACTIVITY = "gene_activity"
-IMPUTED = "chromfound_imputed"
+IMPUTED = "sfa_imputed"
 RNA_PREDICTED = "rna_predicted"
 
 
@@ -19,8 +21,8 @@ class EmbeddingKeys:
     uns: str
 
 
-def embedding_keys(method: str, key_added: str | None = None) -> EmbeddingKeys:
-    """Keys of an embedding: ``X_<method>`` and ``<method>`` by default, `key_added` for all of them if given.
+def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
+    """Keys of an embedding: ``X_sfa`` and ``sfa`` whatever the model was, or `key_added` for all of them if given.
 
     Raises
     ------
@@ -28,9 +30,9 @@ def embedding_keys(method: str, key_added: str | None = None) -> EmbeddingKeys:
         If `key_added` is empty or holds a slash, which h5ad files refuse.
     """
     if key_added is not None:
-        check_key(key_added, f"X_{method}")
-    name = key_added or method
-    return EmbeddingKeys(obsm=key_added or f"X_{method}", pcs=f"{name}_pcs", mean=f"{name}_mean", uns=name)
+        check_key(key_added, f"X_{EMBEDDING}")
+    name = key_added or EMBEDDING
+    return EmbeddingKeys(obsm=key_added or f"X_{EMBEDDING}", pcs=f"{name}_pcs", mean=f"{name}_mean", uns=name)
 
 
 @dataclass(frozen=True)

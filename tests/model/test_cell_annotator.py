@@ -450,7 +450,7 @@ def test_save_and_load(annotators, query, tmp_path, backbone, mode):
     pd.testing.assert_frame_equal(one.probabilities, again.probabilities)
     assert sfa.hub.load(folder).model_class == annotator.checkpoint.model_class
     sfa.tl.embed(cells := query.copy(), model=folder, device="cpu", n_components=None)
-    assert np.isfinite(cells.obsm["X_epifoundation" if backbone == "epifoundation" else "X_chromfound"]).all()
+    assert np.isfinite(cells.obsm["X_sfa"]).all()
 
 
 def test_overwrite(annotators, query, tmp_path):

@@ -164,7 +164,7 @@ def test_latent_of_other_cells(trained: ChromFound) -> None:
     latent = trained.get_latent_representation(other, n_components=None)
     expected = other.copy()
     sfa.tl.embed(expected, model=trained.checkpoint, n_components=None, device="cpu")
-    np.testing.assert_allclose(latent, expected.obsm["X_chromfound"], atol=1e-5)
+    np.testing.assert_allclose(latent, expected.obsm["X_sfa"], atol=1e-5)
 
 
 @pytest.mark.parametrize("n_components", [None, 4])
@@ -173,14 +173,14 @@ def test_embed_takes_the_saved_folder(trained: ChromFound, tmp_path: Path, n_com
     adata = make_adata()
     sfa.tl.embed(adata, model=tmp_path / "model", n_components=n_components, device="cpu")
     latent = trained.get_latent_representation(n_components=n_components)
-    np.testing.assert_allclose(latent, adata.obsm["X_chromfound"], atol=1e-5 * np.abs(latent).max())
+    np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5 * np.abs(latent).max())
 
 
 def test_reconstruction(trained: ChromFound) -> None:
     adata = make_adata()
     found = trained.get_reconstruction()
     sfa.tl.embed(adata, model=trained.checkpoint, n_components=None, pooling="reconstruction", device="cpu")
-    np.testing.assert_allclose(found, adata.obsm["X_chromfound"], atol=1e-5)
+    np.testing.assert_allclose(found, adata.obsm["X_sfa"], atol=1e-5)
 
 
 # Files
@@ -312,7 +312,7 @@ def test_network_that_knows_regions(tmp_path: Path) -> None:
     model.save(tmp_path / "model")
     sfa.tl.embed(adata, model=tmp_path / "model", n_components=None, device="cpu")
     latent = model.get_latent_representation(n_components=None)
-    np.testing.assert_allclose(latent, adata.obsm["X_chromfound"], atol=1e-5)
+    np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5)
     with pytest.raises(ValueError, match="expects n_factors=7"):
         ChromFound(adata, config={**TINY, "n_factors": 7})
 

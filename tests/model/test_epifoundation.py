@@ -359,7 +359,7 @@ def test_save_load_embed(trained: EpiFoundation, tmp_path: Path) -> None:
         )
     adata = trained.mdata["atac"].copy()
     sfa.tl.embed(adata, model=tmp_path / "model", device="cpu")
-    np.testing.assert_allclose(adata.obsm["X_epifoundation"], expected, atol=1e-5)
+    np.testing.assert_allclose(adata.obsm["X_sfa"], expected, atol=1e-5)
     record = sfa.hub.load(tmp_path / "model").training
     assert record["objective"] == "peak-to-gene alignment"
     assert (record["n_cells"], record["n_validation_cells"]) == (120, 40)
@@ -643,4 +643,4 @@ def test_real_cells(data_dir: Path) -> None:
     found = (mdata["rna"][predicted.index].X > 0).toarray()
     assert roc_auc_score(found.ravel(), predicted.to_numpy().ravel()) > 0.7
     sfa.tl.embed(held_out, model=model.checkpoint, device="cpu")
-    np.testing.assert_allclose(held_out.obsm["X_epifoundation"], vectors(model, held_out), atol=1e-5)
+    np.testing.assert_allclose(held_out.obsm["X_sfa"], vectors(model, held_out), atol=1e-5)

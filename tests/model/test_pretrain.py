@@ -128,7 +128,7 @@ def test_networks_are_those_that_hub_opens(finished: Path) -> None:
 def test_saved_network_embeds(finished: Path) -> None:
     adata = sfa.datasets.pbmc_multiome_sample()["atac"][:30].copy()
     sfa.tl.embed(adata, model=finished / "final", n_components=5, device="cpu")
-    assert adata.obsm["X_chromfound"].shape == (30, 5)
+    assert adata.obsm["X_sfa"].shape == (30, 5)
 
 
 def test_training_lowers_the_loss(corpus_folder: Path, tmp_path: Path) -> None:

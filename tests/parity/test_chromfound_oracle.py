@@ -95,4 +95,4 @@ def test_embed(case_file: Path, checkpoint, pooling: str, expected: str) -> None
         device="cpu",
         precision="fp32",
     )
-    np.testing.assert_allclose(adata.obsm["X_chromfound"], case[expected][:, columns], atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(adata.obsm["X_sfa"], case[expected][:, columns], atol=TOLERANCE, rtol=0)

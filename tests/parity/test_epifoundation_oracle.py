@@ -104,4 +104,4 @@ def test_embed(oracle: Path, opened, form: str) -> None:
         var = pd.DataFrame(index=sfa.genome.ocr_names(ocrs))
     adata = AnnData(sparse.csr_matrix(accessible[:, columns]), var=var, uns={"genome": "GRCh38"})
     sfa.tl.embed(adata, model=oracle, device="cpu")
-    np.testing.assert_allclose(adata.obsm["X_epifoundation"], case["cell_emb"], atol=TOLERANCE, rtol=TOLERANCE)
+    np.testing.assert_allclose(adata.obsm["X_sfa"], case["cell_emb"], atol=TOLERANCE, rtol=TOLERANCE)

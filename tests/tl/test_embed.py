@@ -59,7 +59,7 @@ def make_cells(n_cells: int = N_CELLS, n_ocrs: int = N_OCRS, seed: int = 0) -> a
 
 def embedded(adata, folder, **kwargs) -> np.ndarray:
     sfa.tl.embed(adata, model=folder, device="cpu", **kwargs)
-    return adata.obsm["X_chromfound"]
+    return adata.obsm["X_sfa"]
 
 
 def assert_same_up_to_rounding(a: np.ndarray, b: np.ndarray) -> None:
@@ -73,17 +73,17 @@ def test_writes_documented_fields_and_survives_h5ad(folder, tmp_path):
     adata = make_cells()
     before = adata.copy()
     assert sfa.tl.embed(adata, model=folder, n_components=8) is None
-    assert adata.obsm["X_chromfound"].shape == (N_CELLS, 8)
-    assert adata.obsm["X_chromfound"].dtype == np.float32
-    assert adata.varm["chromfound_pcs"].shape == (N_OCRS, 8)
-    assert adata.varm["chromfound_mean"].shape == (N_OCRS, 1)
-    params = adata.uns["chromfound"]["params"]
+    assert adata.obsm["X_sfa"].shape == (N_CELLS, 8)
+    assert adata.obsm["X_sfa"].dtype == np.float32
+    assert adata.varm["sfa_pcs"].shape == (N_OCRS, 8)
+    assert adata.varm["sfa_mean"].shape == (N_OCRS, 1)
+    params = adata.uns["sfa"]["params"]
     assert params["weights_sha256"] == sfa.hub.load(folder).sha256
     assert params["layer"] == "X"
     written = adata.copy()
     written.write_h5ad(tmp_path / "a.h5ad")
-    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "a.h5ad").obsm["X_chromfound"], adata.obsm["X_chromfound"])
-    del adata.obsm["X_chromfound"], adata.varm["chromfound_pcs"], adata.varm["chromfound_mean"], adata.uns["chromfound"]
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "a.h5ad").obsm["X_sfa"], adata.obsm["X_sfa"])
+    del adata.obsm["X_sfa"], adata.varm["sfa_pcs"], adata.varm["sfa_mean"], adata.uns["sfa"]
     assert_equal(adata, before)
 
 
@@ -91,7 +91,7 @@ def test_copy_leaves_the_original(folder):
     adata = make_cells()
     before = adata.copy()
     result = sfa.tl.embed(adata, model=folder, n_components=4, copy=True)
-    assert "X_chromfound" in result.obsm
+    assert "X_sfa" in result.obsm
     assert_equal(adata, before)
 
 
@@ -115,24 +115,24 @@ def test_projection_equals_whole_vector_times_pcs(folder):
     adata, whole = make_cells(), make_cells()
     embedded(adata, folder, n_components=6)
     embedded(whole, folder, n_components=None)
-    assert whole.obsm["X_chromfound"].shape == (N_CELLS, N_OCRS)
-    projected = (whole.obsm["X_chromfound"] - adata.varm["chromfound_mean"][:, 0]) @ adata.varm["chromfound_pcs"]
-    assert_same_up_to_rounding(adata.obsm["X_chromfound"], projected)
+    assert whole.obsm["X_sfa"].shape == (N_CELLS, N_OCRS)
+    projected = (whole.obsm["X_sfa"] - adata.varm["sfa_mean"][:, 0]) @ adata.varm["sfa_pcs"]
+    assert_same_up_to_rounding(adata.obsm["X_sfa"], projected)
 
 
 def test_whole_vector_drops_stale_axes(folder):
     adata = make_cells()
     embedded(adata, folder, n_components=6)
     embedded(adata, folder, n_components=None)
-    assert "chromfound_pcs" not in adata.varm
+    assert "sfa_pcs" not in adata.varm
 
 
 def test_mudata_and_modality(folder):
     adata = make_cells()
     mdata = md.MuData({"atac": adata.copy(), "other": make_cells(seed=1)})
     sfa.tl.embed(mdata, model=folder, n_components=5, device="cpu")
-    np.testing.assert_array_equal(mdata["atac"].obsm["X_chromfound"], embedded(adata, folder, n_components=5))
-    assert "X_chromfound" not in mdata["other"].obsm
+    np.testing.assert_array_equal(mdata["atac"].obsm["X_sfa"], embedded(adata, folder, n_components=5))
+    assert "X_sfa" not in mdata["other"].obsm
     with pytest.raises(KeyError, match="atac"):
         sfa.tl.embed(mdata, model=folder, modality="none")
 
@@ -238,8 +238,8 @@ def test_view_gives_the_same_result(folder):
     expected = embedded(adata[10:50].copy(), folder, n_components=10)
     with pytest.warns(ad.ImplicitModificationWarning):
         sfa.tl.embed(view, model=folder, n_components=10, device="cpu")
-    np.testing.assert_array_equal(view.obsm["X_chromfound"], expected)
-    assert "X_chromfound" not in adata.obsm
+    np.testing.assert_array_equal(view.obsm["X_sfa"], expected)
+    assert "X_sfa" not in adata.obsm
 
 
 def test_same_call_same_result(folder):
@@ -266,7 +266,7 @@ def test_basis_reproduces_the_reference(folder):
     query.var = reference.var.copy()
     expected = embedded(reference, folder, n_components=10)
     again = reference[:, ::-1].copy()
-    del again.obsm["X_chromfound"]
+    del again.obsm["X_sfa"]
     again.varm.clear()
     np.testing.assert_allclose(embedded(again, folder, basis=reference), expected, atol=1e-4 * np.abs(expected).max())
     assert embedded(query, folder, basis=reference).shape == (N_CELLS, 10)
@@ -350,8 +350,8 @@ def test_nothing_known_of_the_regions(folder, caplog):
         return
     assert "None of the 150 OCRs" in caplog.text
     if sfa.hub.load(folder).model_class == "RegionSet":
-        saved = adata.uns["chromfound"]
-        k = adata.varm["chromfound_pcs"].shape[1]
+        saved = adata.uns["sfa"]
+        k = adata.varm["sfa_pcs"].shape[1]
         assert not saved["rotation"][k:].any()  # the cell vectors
         with pytest.raises(ValueError, match="None of the 150 OCRs"):
             embedded(unknown_cells(), folder, pooling="reconstruction", n_components=None)
@@ -375,7 +375,7 @@ def test_reconstruction_of_one_cell_is_that_among_others(folder):
         pytest.skip("a reconstruction by region knowledge")
     adata = make_cells()
     together = embedded(adata, folder, n_components=None)
-    assert adata.uns["chromfound"]["params"]["pooling"] == "reconstruction"
+    assert adata.uns["sfa"]["params"]["pooling"] == "reconstruction"
     alone = embedded(make_cells()[3].copy(), folder, n_components=None)
     assert np.abs(alone).max() > 0
     np.testing.assert_allclose(alone, together[3:4], atol=1e-5 * np.abs(together).max())
@@ -560,11 +560,11 @@ def test_real_cells_need_no_declaration(folder, data_dir):
     """Genome recognised, layer of real counts, no labels: the one-line call."""
     adata = ad.read_h5ad(data_dir / "bone_marrow_atac.h5ad")[:40].copy()
     sfa.tl.embed(adata, model=folder, n_components=10)
-    assert np.isfinite(adata.obsm["X_chromfound"]).all()
+    assert np.isfinite(adata.obsm["X_sfa"]).all()
 
 
 def test_share_of_known_ocrs_is_recorded():
     adata = make_cells()
     sfa.tl.embed(adata, model="biosample-prior", n_components=4)
     found = sfa.genome.load_region_table().lookup(adata.var).found
-    assert adata.uns["chromfound"]["params"]["share_known"] == pytest.approx(found.mean())
+    assert adata.uns["sfa"]["params"]["share_known"] == pytest.approx(found.mean())

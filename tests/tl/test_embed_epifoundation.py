@@ -40,7 +40,7 @@ def make_cells(ocrs: pd.DataFrame, n_cells: int = N_CELLS) -> ad.AnnData:
 
 def embedded(adata: ad.AnnData, folder, **kwargs) -> np.ndarray:
     sfa.tl.embed(adata, model=folder, device="cpu", **kwargs)
-    return adata.obsm["X_epifoundation"]
+    return adata.obsm["X_sfa"]
 
 
 def assert_same(a: np.ndarray, b: np.ndarray) -> None:
@@ -56,17 +56,17 @@ def test_writes_documented_fields_and_survives_h5ad(folder, ocrs, tmp_path):
     vectors = embedded(adata, folder)
     assert vectors.shape == (N_CELLS, 16)
     assert vectors.dtype == np.float32
-    record = adata.uns["epifoundation"]
+    record = adata.uns["sfa"]
     assert record["params"]["weights_sha256"] == sfa.hub.load(folder).sha256
     assert (record["params"]["pooling"], record["params"]["n_components"]) == ("cls", 0)
     assert record["params"]["n_ocrs_used"] == len(ocrs)
     assert record["coverage"]["share_open"] == record["coverage"]["share_vocabulary"] == 1
-    np.testing.assert_array_equal(adata.obs["epifoundation_n_tokens"], np.diff(adata.X.indptr))
+    np.testing.assert_array_equal(adata.obs["sfa_n_tokens"], np.diff(adata.X.indptr))
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
-    np.testing.assert_array_equal(again.obsm["X_epifoundation"], vectors)
-    assert again.uns["epifoundation"]["coverage"] == record["coverage"]
-    del adata.obsm["X_epifoundation"], adata.uns["epifoundation"]
+    np.testing.assert_array_equal(again.obsm["X_sfa"], vectors)
+    assert again.uns["sfa"]["coverage"] == record["coverage"]
+    del adata.obsm["X_sfa"], adata.uns["sfa"]
     adata.obs = adata.obs.drop(columns=COLUMNS)
     assert_equal(adata, before)
 
@@ -79,18 +79,18 @@ def test_mudata_key_copy_and_view(folder, ocrs, tmp_path):
     mdata.write_h5mu(tmp_path / "a.h5mu")
     again = md.read_h5mu(tmp_path / "a.h5mu")["atac"].obsm["mine"]
     copied = sfa.tl.embed(adata, model=folder, device="cpu", copy=True)
-    np.testing.assert_array_equal(again, copied.obsm["X_epifoundation"])
-    assert "X_epifoundation" not in adata.obsm
+    np.testing.assert_array_equal(again, copied.obsm["X_sfa"])
+    assert "X_sfa" not in adata.obsm
     view = adata[5:9]
     with pytest.warns(ad.ImplicitModificationWarning):
-        assert_same(embedded(view, folder), copied.obsm["X_epifoundation"][5:9])
+        assert_same(embedded(view, folder), copied.obsm["X_sfa"][5:9])
 
 
 def test_principal_components_on_demand(folder, ocrs):
     adata = make_cells(ocrs)
     whole = embedded(make_cells(ocrs), folder)
     vectors = embedded(adata, folder, n_components=4)
-    record = adata.uns["epifoundation"]
+    record = adata.uns["sfa"]
     assert vectors.shape == (N_CELLS, 4)
     assert len(record["variance_ratio"]) == 4
     assert_same(vectors, (whole - record["mean"]) @ record["pcs"])
@@ -187,12 +187,12 @@ def test_coverage_is_told(folder, ocrs, caplog):
     with caplog.at_level("WARNING", logger="scfound_atac"):
         vectors = embedded(adata, folder)
     assert "1 of 4 cells have no open OCR in the vocabulary" in caplog.text
-    assert list(adata.obs["epifoundation_n_tokens"]) == [20, 20, 20, 0]
-    np.testing.assert_allclose(adata.obs["epifoundation_open_lost"], [0.8, 0.8, 0.8, 1])
-    np.testing.assert_allclose(adata.obs["epifoundation_open_kept"], [0.2, 0.2, 0.2, 0])
-    assert adata.uns["epifoundation"]["coverage"]["share_vocabulary"] == pytest.approx(0.1)
-    assert adata.uns["epifoundation"]["coverage"]["share_ocrs"] == pytest.approx(0.2)
-    assert adata.uns["epifoundation"]["params"]["n_ocrs_used"] == 20
+    assert list(adata.obs["sfa_n_tokens"]) == [20, 20, 20, 0]
+    np.testing.assert_allclose(adata.obs["sfa_open_lost"], [0.8, 0.8, 0.8, 1])
+    np.testing.assert_allclose(adata.obs["sfa_open_kept"], [0.2, 0.2, 0.2, 0])
+    assert adata.uns["sfa"]["coverage"]["share_vocabulary"] == pytest.approx(0.1)
+    assert adata.uns["sfa"]["coverage"]["share_ocrs"] == pytest.approx(0.2)
+    assert adata.uns["sfa"]["params"]["n_ocrs_used"] == 20
     assert np.isfinite(vectors).all()
     assert_same(vectors[0], vectors[2])
     assert np.abs(vectors[3] - vectors[0]).max() > 1e-3
@@ -207,7 +207,7 @@ def test_empty_cells(folder, ocrs, caplog):
     assert "2 of 30 cells" in caplog.text
     np.testing.assert_array_equal(vectors[0], vectors[1])
     assert_same(vectors[2:], plain[2:])
-    assert adata.obs["epifoundation_open_kept"].isna().sum() == 2
+    assert adata.obs["sfa_open_kept"].isna().sum() == 2
     adata.X = sp.csr_matrix(adata.shape, dtype=np.float32)
     assert_same(embedded(adata, folder), np.repeat(vectors[:1], N_CELLS, axis=0))
 
@@ -218,8 +218,8 @@ def test_subsampling(make_epifoundation, ocrs, tmp_path):
     adata = make_cells(ocrs)
     vectors = embedded(adata, folder)
     n_open = np.diff(adata.X.indptr)
-    assert 0 < (n_open > 40).sum() == adata.uns["epifoundation"]["coverage"]["n_cells_subsampled"] < N_CELLS
-    np.testing.assert_array_equal(adata.obs["epifoundation_n_tokens"], np.minimum(n_open, 40))
+    assert 0 < (n_open > 40).sum() == adata.uns["sfa"]["coverage"]["n_cells_subsampled"] < N_CELLS
+    np.testing.assert_array_equal(adata.obs["sfa_n_tokens"], np.minimum(n_open, 40))
     order = np.random.default_rng(2).permutation(N_CELLS)
     columns = np.arange(len(ocrs))[::-1]
     assert_same(embedded(make_cells(ocrs)[order][:, columns].copy(), folder), vectors[order])

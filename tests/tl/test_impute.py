@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 import scfound_atac as sfa
 
 N_CELLS, N_OCRS = 90, 150
-KEY = "chromfound_imputed"
+KEY = "sfa_imputed"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..model._metrics import annotation_scores, expected_calibration_error, expression_scores, gene_scores
+from ..scores import annotation_scores, expected_calibration_error, expression_scores, gene_scores
 from ._annotation_baselines import annotation_baselines
 from ._compare import compare
 from ._report import report, verdict

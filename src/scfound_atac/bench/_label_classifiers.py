@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from .._logging import logger
-from ..model._metrics import temperature
+from ..scores import temperature
 from ._lsi_space import nearest
 from ._scores import stratified_folds
 

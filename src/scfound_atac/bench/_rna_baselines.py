@@ -10,8 +10,8 @@ from scipy import sparse
 
 from .._anndata import get_atac, get_column, get_matrix
 from .._logging import logger
-from ..model._metrics import expression_scores
 from ..pp._counts import read_counts
+from ..scores import expression_scores
 from ._baseline_cells import chosen_methods, same_ocrs
 from ._label_classifiers import label_probabilities
 from ._lsi_space import LSISpace, nearest

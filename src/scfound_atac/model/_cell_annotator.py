@@ -18,9 +18,9 @@ from ..hub._load import as_checkpoint
 from ..inference._cell_features import CellFeatures
 from ..inference._cell_vectors import check_backbone
 from ..inference._cells import read_cells
+from ..scores import annotation_scores, temperature
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 from ._linear_head import LinearHead, fit_head, hold_out, refit_head
-from ._metrics import annotation_scores, temperature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -64,7 +64,7 @@ class ChromFound(BaseModelClass):
     >>> sfa.model.ChromFound.setup_anndata(adata, layer="counts")
     >>> model = sfa.model.ChromFound(adata)
     >>> model.train(max_epochs=5)
-    >>> adata.obsm["X_chromfound"] = model.get_latent_representation()
+    >>> adata.obsm["X_sfa"] = model.get_latent_representation()
     >>> model.save("my_model")
     >>> sfa.tl.embed(other, model="./my_model")
     """

@@ -91,7 +91,7 @@ class EpiFoundation:
     >>> sfa.model.EpiFoundation.setup_mudata(mdata)
     >>> model = sfa.model.EpiFoundation(mdata, config={"d_model": 128, "n_layers": 2})
     >>> model.train(max_epochs=20)
-    >>> mdata["atac"].obsm["X_epifoundation"] = model.get_latent_representation()
+    >>> mdata["atac"].obsm["X_sfa"] = model.get_latent_representation()
     >>> model.predict_expression(genes=["CD4", "CD8A"])
     >>> model.save("my_model")
     >>> sfa.tl.embed(other, model="./my_model")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
-from ._metrics import temperature
+from ..scores import temperature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

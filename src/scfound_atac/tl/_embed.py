@@ -114,7 +114,7 @@ def embed(
     seed
         Chooses the cells PCA is fitted to when there are more than `n_fit_cells`, and the peaks of cells that have too many.
     key_added
-        Key in ``obsm`` and ``uns`` instead of ``X_chromfound`` and ``chromfound``, or ``X_epifoundation`` and ``epifoundation``.
+        Key in ``obsm`` and ``uns`` instead of ``X_sfa`` and ``sfa``.
     copy
         Return a copy instead of writing in place.
 
@@ -122,24 +122,23 @@ def embed(
     -------
     None, or the copy. Sets:
 
-    `adata.obsm['X_chromfound' | key_added]` : ndarray (n_obs, n_components), float32
-        The embedding. The key is the same for all models that read any OCR set, so that a notebook runs on with another one; ``uns`` says
-        which it was. EpiFoundation: `adata.obsm['X_epifoundation' | key_added]`.
-    `adata.varm['chromfound_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
+    `adata.obsm['X_sfa' | key_added]` : ndarray (n_obs, n_components), float32
+        The embedding. The key is the same for every model, so that a notebook runs on with another one; ``uns`` says which it was.
+    `adata.varm['sfa_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
         Principal axes, unless `n_components` is None; of a mixture the spectral axes.
-    `adata.varm['chromfound_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
+    `adata.varm['sfa_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
         What is subtracted before projecting; of a mixture zero.
-    `adata.uns['chromfound' | key_added]['params']` : dict
+    `adata.uns['sfa' | key_added]['params']` : dict
         Model name and checksum, package version, recipe, layer, seed and so on. Beside it stands what `basis` needs again.
 
     EpiFoundation has no axes in ``varm``; principal axes, if asked for, stand in ``uns``. It sets besides:
 
-    `adata.uns['epifoundation' | key_added]['coverage']` : dict
+    `adata.uns['sfa' | key_added]['coverage']` : dict
         ``share_vocabulary`` (peaks that some OCR reaches), ``share_ocrs`` and ``share_open`` (OCRs, and open OCRs over all cells, with a
         peak in the vocabulary), ``n_vocabulary``, ``max_tokens``, ``n_cells_subsampled``.
-    `adata.obs['epifoundation_n_tokens' | key_added + '_n_tokens']` : int
+    `adata.obs['sfa_n_tokens' | key_added + '_n_tokens']` : int
         Peaks by which the cell was read.
-    `adata.obs['epifoundation_open_kept']`, ``..._open_lost``, ``..._open_ambiguous`` : float
+    `adata.obs['sfa_open_kept']`, ``..._open_lost``, ``..._open_ambiguous`` : float
         Share of the cell's open OCRs with a peak, without one, and with several to choose from; NaN for an empty cell.
 
     Raises
@@ -156,7 +155,7 @@ def embed(
     >>> import scfound_atac as sfa
     >>> mdata = sfa.datasets.pbmc_multiome_sample()
     >>> sfa.tl.embed(mdata)
-    >>> mdata["atac"].obsm["X_chromfound"].shape
+    >>> mdata["atac"].obsm["X_sfa"].shape
     (3000, 50)
     """
     from ..hub._load import as_checkpoint
@@ -171,7 +170,7 @@ def embed(
         raise ValueError(msg)
     checkpoint = as_checkpoint(model)
     is_peak_set = checkpoint.model_class in PEAK_SET_MODELS
-    keys = embedding_keys("epifoundation" if is_peak_set else "chromfound", key_added)
+    keys = embedding_keys(key_added)
     if n_components == "auto":
         n_components = None if is_peak_set else N_COMPONENTS
     if n_components is not None and basis is None and source.n_obs < 2:
@@ -222,7 +221,7 @@ def embed(
     if copy:
         adata = adata.copy()
     _write(get_atac(adata, modality), outcome, keys, params)
-    logger.info("added obsm[%r], uns[%r]", keys.obsm, keys.uns)
+    logger.info("added obsm[%r], uns[%r] (model %r)", keys.obsm, keys.uns, checkpoint.name)
     return adata if copy else None
 
 

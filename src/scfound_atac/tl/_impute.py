@@ -114,9 +114,9 @@ def impute(
     -------
     None, or the copy. Unless `out` is given, sets:
 
-    `adata.layers['chromfound_imputed' | key_added]` : csr_matrix (n_obs, n_vars), float32
+    `adata.layers['sfa_imputed' | key_added]` : csr_matrix (n_obs, n_vars), float32
         Expected openness, 0 to 1. Cells without an open OCR are empty, OCRs on chromosomes that the model does not know are 0.
-    `adata.uns['chromfound_imputed' | key_added]['params']` : dict
+    `adata.uns['sfa_imputed' | key_added]['params']` : dict
         Model name and checksum, package version, ``n_kept``, ``threshold``, ``n_groups`` and so on.
 
     Raises
@@ -134,7 +134,7 @@ def impute(
     >>> import scfound_atac as sfa
     >>> mdata = sfa.datasets.pbmc_multiome_sample()
     >>> sfa.tl.impute(mdata, n_kept=300)
-    >>> mdata["atac"].layers["chromfound_imputed"].shape
+    >>> mdata["atac"].layers["sfa_imputed"].shape
     (3000, 662)
     """
     from ..hub._load import as_checkpoint
@@ -190,7 +190,7 @@ def impute(
         source = get_atac(adata, modality)
     source.layers[key_added] = imputed
     source.uns[key_added] = {"params": params}
-    logger.info("added layers[%r], uns[%r]", key_added, key_added)
+    logger.info("added layers[%r], uns[%r] (model %r)", key_added, key_added, checkpoint.name)
     return adata if copy else None
 
 
@@ -233,7 +233,7 @@ def _groups(
             n_components=N_COMPONENTS,
             fit_rows=fit_rows(names, 20_000, seed),
             basis=None,
-            keys=embedding_keys("chromfound"),
+            keys=embedding_keys(),
             names=names,
             seed=seed,
         )

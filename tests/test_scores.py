@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from scipy.special import softmax
 from sklearn import metrics
 
-from scfound_atac.model._metrics import (
+from scfound_atac.scores import (
     annotation_scores,
     expected_calibration_error,
     expression_scores,
@@ -284,6 +284,8 @@ def test_expression_that_cannot_be_scored() -> None:
 
 
 def test_metrics_need_no_torch() -> None:
-    code = "import sys, scfound_atac.model._metrics; print(sorted({'torch', 'scvi', 'sklearn', 'lightning'} & set(sys.modules)))"
+    code = (
+        "import sys, scfound_atac.scores; print(sorted({'torch', 'scvi', 'sklearn', 'lightning'} & set(sys.modules)))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
