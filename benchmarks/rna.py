@@ -27,7 +27,7 @@ import pandas as pd
 
 import scfound_atac as sfa
 from scfound_atac.bench._finished import FinishedRows
-from scfound_atac.model._expression import read_expression, split_cells
+from scfound_atac.train.expression import read_expression, split_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,3 +171,19 @@ def tiny_backbones(make_labelled: Callable[..., AnnData]) -> dict[str, Any]:
             vocabularies=vocabularies,
         ),
     }
+
+
+@pytest.fixture(scope="session")
+def kill_after_checkpoint() -> Callable[[Sequence[str], Mapping[str, str], Path], None]:
+    """Run a command, and kill it without warning a moment after the file of its first checkpoint is there."""
+
+    def run(command: Sequence[str], environment: Mapping[str, str], checkpoint: Path) -> None:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not checkpoint.exists():
+            assert process.poll() is None, "ended before its first checkpoint"
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+    return run

@@ -37,7 +37,7 @@ def test_pretrain_is_called(monkeypatch: pytest.MonkeyPatch, arguments: list[str
         calls.append((config, resume))
         return Path("run/best")
 
-    monkeypatch.setattr("scfound_atac.model._pretrain.pretrain", pretrain)
+    monkeypatch.setattr("scfound_atac.train.pretrain.pretrain", pretrain)
     result = CliRunner().invoke(app, ["pretrain", "run.yaml", *arguments])
     assert result.exit_code == 0, result.output
     assert calls == [(Path("run.yaml"), resume)]

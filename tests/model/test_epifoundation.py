@@ -23,8 +23,8 @@ from sklearn.metrics import roc_auc_score
 
 import scfound_atac as sfa
 from scfound_atac.model import EpiFoundation
-from scfound_atac.model._peak_to_gene import PeakToGeneRun
-from scfound_atac.model._run_folder import load_checkpoint
+from scfound_atac.train.peak_to_gene import PeakToGeneRun
+from scfound_atac.train.run_folder import load_checkpoint
 
 TINY = {"d_model": 32, "n_layers": 1, "n_heads": 2, "d_feed_forward": 32, "d_query": 32, "dropout": 0.0}
 N_CELLS, N_OCRS, N_GENES = 160, 120, 40

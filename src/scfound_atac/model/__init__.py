@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..train.pretrain import pretrain
     from ._cell_annotator import CellAnnotator
     from ._chromfound import ChromFound
     from ._epifoundation import EpiFoundation
-    from ._pretrain import pretrain
     from ._rna_predictor import RNAPredictor
 
 __all__ = ["CellAnnotator", "ChromFound", "EpiFoundation", "RNAPredictor", "pretrain"]
@@ -22,7 +22,7 @@ _MODULES = {
     "ChromFound": "._chromfound",
     "EpiFoundation": "._epifoundation",
     "RNAPredictor": "._rna_predictor",
-    "pretrain": "._pretrain",
+    "pretrain": "..train.pretrain",
 }
 
 

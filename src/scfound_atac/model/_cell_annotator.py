@@ -19,8 +19,8 @@ from ..inference._cell_features import CellFeatures
 from ..inference._cell_vectors import check_backbone
 from ..inference._cells import read_cells
 from ..scores import annotation_scores, temperature
+from ..train.linear_head import LinearHead, fit_head, hold_out, refit_head
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
-from ._linear_head import LinearHead, fit_head, hold_out, refit_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -259,7 +259,7 @@ class CellAnnotator:
         run: Mapping[str, Any],
     ) -> tuple[Checkpoint, NDArray[np.int64], dict[str, Any], list[dict[str, float]]]:
         """The trained backbone, the cells held out for validation, what is to be kept of a paper's head, and the history."""
-        from ._finetune import FinetuneOptions, apply, finetune, make_classifier
+        from ..train.finetune import FinetuneOptions, apply, finetune, make_classifier
 
         options = {"batch_size" if k == "train_batch_size" else k: v for k, v in options.items()}
         known = FinetuneOptions.__dataclass_fields__
@@ -369,7 +369,7 @@ class CellAnnotator:
 
     def _apply_paper(self, cells: Cells, device: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         from ..inference._runner import resolve_device
-        from ._finetune import apply, make_classifier
+        from ..train.finetune import apply, make_classifier
 
         trained = self._trained().checkpoint
         if trained.model_class == "ChromFound" and _names(cells.ocrs) != _names(self._paper["ocrs"]):

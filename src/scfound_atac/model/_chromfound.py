@@ -20,15 +20,14 @@ from .._anndata import check_values, get_matrix, refuse_normalised
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
 from ..data._factors import region_factors
-from ..data._training import CellDataModule
 from ..genome import get_ocrs
 from ..genome._ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference import Runner, embed_matrix
 from ..nn import ChromFoundConfig, ChromFoundNet
-from ._module import ChromFoundModule
-from ._training_plan import MaskedTrainingPlan, ObjectivesTrainingPlan
+from ..train.lightning import CellDataModule, MaskedTrainingPlan, ObjectivesTrainingPlan
+from ..train.scvi_module import ChromFoundModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,8 @@ from ..genome._ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
 from ..inference import PeakSetRunner, embed_peak_sets
 from ..nn import EpiFoundationConfig, EpiFoundationNet
-from ._epifoundation_data import (
+from ..train.loop import BEST, make_fabric, own_randomness
+from ..train.paired_data import (
     DEFAULT_SETUP,
     SETUP_KEY,
     DataReader,
@@ -30,9 +31,8 @@ from ._epifoundation_data import (
     paired_names,
     refuse_repeated,
 )
-from ._peak_to_gene import PeakToGeneOptions, PeakToGeneRun
-from ._run_folder import LOG
-from ._training_loop import BEST, make_fabric, own_randomness
+from ..train.peak_to_gene import PeakToGeneOptions, PeakToGeneRun
+from ..train.run_folder import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -20,10 +20,10 @@ from ..inference._cells import read_cells
 from ..inference._runner import resolve_device
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
-from ._epifoundation_data import refuse_repeated
-from ._expression import read_expression, split_cells
+from ..train.expression import read_expression, split_cells
+from ..train.paired_data import refuse_repeated
+from ..train.schedule import warmup_cosine
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
-from ._schedule import warmup_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scfound_atac.model._expression import N_LEVELS, read_expression, split_cells
 from scfound_atac.pp import bin_expression
+from scfound_atac.train.expression import N_LEVELS, read_expression, split_cells
 
 N_CELLS, N_GENES = 40, 6
 

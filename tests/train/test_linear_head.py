@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 from scfound_atac.bench import expected_calibration_error
-from scfound_atac.model._linear_head import LinearHead, fit_head, hold_out, softmax
+from scfound_atac.train.linear_head import LinearHead, fit_head, hold_out, softmax
 
 
 def planted(n: int = 1000, n_classes: int = 4, d: int = 12, apart: float = 3.0, seed: int = 0):
@@ -215,7 +215,7 @@ def test_a_handful_of_loose_cells_does_not_take_in_what_is_new():
 
 
 def test_neighbors_among_some_cells_whatever_their_order(monkeypatch):
-    monkeypatch.setattr("scfound_atac.model._linear_head._NEIGHBOR_CELLS", 100)
+    monkeypatch.setattr("scfound_atac.train.linear_head._NEIGHBOR_CELLS", 100)
     x, codes = planted(600)
     head, _ = fit(x, codes, 4)
     query, _ = planted(400, seed=1)

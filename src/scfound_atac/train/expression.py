@@ -12,8 +12,8 @@ from .._anndata import check_values, count_kind, get_atac, get_column, get_matri
 from .._logging import logger
 from ..data import iter_rows, prepare_rows
 from ..data._expression_levels import bin_rows
-from ._epifoundation_data import paired_names, refuse_repeated
-from ._peak_to_gene import N_LEVELS
+from .paired_data import paired_names, refuse_repeated
+from .peak_to_gene import N_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from ..data._paired_batches import PairedCells
 from ..data._vocabularies import is_special
 from ..genome._ocrs import checked_ocrs
 from ..inference._peak_sets import check_coverage
-from ._peak_to_gene import n_levels
+from .peak_to_gene import n_levels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Pretraining over a corpus: what is trained on what; the loop itself is in `_training_loop.py`."""
+"""Pretraining over a corpus: what is trained on what; the loop itself is in `loop.py`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..data._corpus import Corpus
 from ..hub import Checkpoint, load, save
 from ..nn.networks import build_network
 from ..nn.objectives import Objectives
-from ._pretrain_config import PretrainConfig, read_config
-from ._training_loop import BEST, LoopOptions, TrainingLoop, make_fabric, own_randomness
+from .config import PretrainConfig, read_config
+from .loop import BEST, LoopOptions, TrainingLoop, make_fabric, own_randomness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,10 +18,11 @@ import torch
 import yaml
 
 import scfound_atac as sfa
-from scfound_atac.model import _pretrain, pretrain
-from scfound_atac.model._pretrain_config import PretrainConfig, read_config
-from scfound_atac.model._run_folder import load_checkpoint, save_checkpoint
-from scfound_atac.model._schedule import warmup_cosine
+from scfound_atac.model import pretrain
+from scfound_atac.train import pretrain as pretraining
+from scfound_atac.train.config import PretrainConfig, read_config
+from scfound_atac.train.run_folder import load_checkpoint, save_checkpoint
+from scfound_atac.train.schedule import warmup_cosine
 
 TINY = {
     "kind": "chromfound",
@@ -228,14 +229,14 @@ def test_resume_after_an_interruption(
     finished: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     config = settings_of(corpus_folder, tmp_path / "run")
-    step = _pretrain._Run._step
+    step = pretraining._Run._step
 
     def interrupted(run: Any, batches: Any) -> dict[str, float]:
         if run.step == after:
             raise Interrupted
         return step(run, batches)
 
-    monkeypatch.setattr(_pretrain._Run, "_step", interrupted)
+    monkeypatch.setattr(pretraining._Run, "_step", interrupted)
     with pytest.raises(Interrupted):
         pretrain(config)
     assert len(read_log(tmp_path / "run")) == after

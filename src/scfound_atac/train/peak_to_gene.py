@@ -14,7 +14,7 @@ from torch import nn
 from .. import __version__
 from ..data._paired_batches import PairedBatches
 from ..hub import save
-from ._training_loop import LoopOptions, TrainingLoop
+from .loop import LoopOptions, TrainingLoop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,9 +194,11 @@ class PeakToGeneRun(TrainingLoop):
         )
 
     def count_tokens(self, batch: dict[str, Any]) -> int:
+        """Peaks of the batch over all processes, which the batch itself knows."""
         return batch["n_tokens"]
 
     def save_network(self, name: str, **facts: float) -> None:
+        """Write the network with its vocabularies and the record of its training."""
         training = {
             "objective": "peak-to-gene alignment",
             **facts,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scfound_atac.inference._cells import read_cells
-from scfound_atac.model._finetune import _SHOWN, FinetuneOptions, apply, finetune, focal_loss, make_classifier
+from scfound_atac.train.finetune import _SHOWN, FinetuneOptions, apply, finetune, focal_loss, make_classifier
 
 BACKBONES = ("region-set", "chromfound", "epifoundation")
 OPTIONS = {

@@ -19,8 +19,8 @@ from ..data._vocabularies import CLS
 from ..inference._peak_sets import check_coverage
 from ..inference._runner import known_in_genome_order, resolve_device
 from ..nn.heads import ChromFoundHead, EpiFoundationHead, VectorHead
-from ._linear_head import hold_out
-from ._schedule import warmup_cosine
+from .linear_head import hold_out
+from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

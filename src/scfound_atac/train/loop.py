@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 
 from .._logging import logger
 from .._settings import settings
-from ._run_folder import CHECKPOINT, RunLog, load_checkpoint, save_checkpoint
-from ._schedule import warmup_cosine
+from .run_folder import CHECKPOINT, RunLog, load_checkpoint, save_checkpoint
+from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
