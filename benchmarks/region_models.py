@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -20,8 +21,10 @@ import numpy as np
 from scipy import sparse
 
 import scfound_atac as sfa
-from scfound_atac.data._simulate import StudyDesign, simulate_study
 from scfound_atac.genome import get_ocrs
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "corpus"))
+from simulate import StudyDesign, simulate_study
 
 MODELS = ("biosample-prior", "biosample-mix", "region-set")
 

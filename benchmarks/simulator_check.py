@@ -11,6 +11,7 @@ told from the quartiles instead of the standard deviation. Median and spread of 
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.neighbors import KNeighborsClassifier
 
-from scfound_atac.data._build_corpus import REAL_STUDIES, read_biosamples, read_real_study
-from scfound_atac.data._simulate import StudyDesign, biosample_similarity, simulate_study
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "corpus"))
+from build import REAL_STUDIES, read_biosamples, read_real_study
+from simulate import StudyDesign, biosample_similarity, simulate_study
 
 # The sorted sample of a cell type, for those that have one. Finer types share it: sorted CD4 cells are naive and memory cells.
 TYPES = {

@@ -14,6 +14,7 @@ rounding error is the same in every direction of the reconstructed profile.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import anndata as ad
@@ -21,6 +22,9 @@ import numpy as np
 
 from scfound_atac.genome import genome_order, get_ocrs
 from scfound_atac.genome._regions import BUNDLED_TABLE, RegionTable
+
+sys.path.insert(0, str(Path(__file__).parent / "corpus"))
+from build import is_blood
 
 _OUT = Path(__file__).parents[1] / "src" / "scfound_atac" / "genome" / BUNDLED_TABLE
 
@@ -54,8 +58,6 @@ def main() -> None:
 
     biosamples = ad.read_h5ad(args.data / "biosamples.h5ad")
     if args.without_blood:
-        from scfound_atac.data._build_corpus import is_blood
-
         biosamples = biosamples[~is_blood(biosamples.obs)].copy()
     ocrs = get_ocrs(biosamples.var)
     order = genome_order(ocrs)

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -41,32 +40,3 @@ def test_pretrain_is_called(monkeypatch: pytest.MonkeyPatch, arguments: list[str
     result = CliRunner().invoke(app, ["pretrain", "run.yaml", *arguments])
     assert result.exit_code == 0, result.output
     assert calls == [(Path("run.yaml"), resume)]
-
-
-def test_corpus_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def build(*args: object, **options: object) -> pd.DataFrame:
-        calls.append((args, options))
-        return pd.DataFrame({"name": ["simulated_000"]})
-
-    monkeypatch.setattr("scfound_atac.data._build_corpus.build_corpus", build)
-    arguments = [
-        "corpus",
-        "data",
-        "out",
-        "--n-studies",
-        "3",
-        "--no-blood",
-        "--hold-out",
-        "liver",
-        "--hold-out",
-        "brain",
-    ]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert "simulated_000" in result.stdout
-    ((args, options),) = calls
-    assert args == (Path("data"), Path("out"))
-    expected = {"n_studies": 3, "with_blood": False, "hold_out": ["liver", "brain"], "exclude": []}
-    assert {**options, **expected} == options

@@ -44,34 +44,6 @@ def pretrain(
         run(config, resume=resume)
 
 
-@app.command()
-def corpus(
-    data: Annotated[Path, typer.Argument(help="Folder with biosamples.h5ad and the real cells.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    n_studies: Annotated[int, typer.Option(help="Simulated studies.")] = 60,
-    cells_per_study: Annotated[int, typer.Option(help="Cells of each simulated study.")] = 2_000,
-    exclude: Annotated[list[str] | None, typer.Option(help="Real study to leave out; may be repeated.")] = None,
-    hold_out: Annotated[list[str] | None, typer.Option(help="Biosample to leave out; may be repeated.")] = None,
-    blood: Annotated[bool, typer.Option(help="Let blood in, bulk and single cells.")] = True,  # noqa: FBT002
-    seed: int = 0,
-) -> None:
-    """Build a corpus of real and simulated cells."""
-    from .data._build_corpus import build_corpus
-
-    with _without_traceback():
-        summary = build_corpus(
-            data,
-            out,
-            n_studies=n_studies,
-            cells_per_study=cells_per_study,
-            exclude=exclude or [],
-            hold_out=hold_out or [],
-            with_blood=blood,
-            seed=seed,
-        )
-    typer.echo(summary.to_string(index=False, float_format="{:.1f}".format))
-
-
 def main() -> None:
     """Entry point of the command."""
     app()

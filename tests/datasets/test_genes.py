@@ -50,25 +50,27 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     thread.join()
 
 
-def test_downloaded_once_and_found_by_read_genes(server: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\)"):
-        sfa.genome.read_genes()
+def test_downloaded_once_and_found_again(server: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\) downloads it once.*genes= the path"):
+        _genes.given_or_downloaded(None)
     assert server.n_requests == 0  # nothing is downloaded unless asked
+    assert not _genes.genes_path().parent.exists()
 
     genes = sfa.datasets.genes(progress=False)
     assert list(genes) == ["chrom", "start", "end", "name", "strand", "id", "type"]
     assert genes.iloc[0].tolist() == ["chr1", 100, 200, "A", "-", "ENSG1", "lincRNA"]
     assert sfa.datasets.genes(progress=False).equals(genes)
     assert server.n_requests == 1
-    assert sfa.genome.read_genes().equals(genes)
+    assert sfa.genome.read_genes(_genes.given_or_downloaded(None)).equals(genes)
     assert sfa.genome.read_genes(genes).equals(genes)
+    assert _genes.given_or_downloaded(genes) is genes
 
 
 def test_own_folder(server: Any, tmp_path: Path) -> None:
     sfa.datasets.genes(cache_dir=tmp_path / "mine", progress=False)
     assert (tmp_path / "mine" / "genes" / "genes_grch38.bed").read_bytes() == BED
     with pytest.raises(FileNotFoundError):
-        sfa.genome.read_genes()
+        _genes.given_or_downloaded(None)
 
 
 def test_changed_file_is_refused(server: Any, tmp_path: Path) -> None:

@@ -66,16 +66,6 @@ def test_data_frames(genes: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(read_genes(genes.set_index("name").rename_axis(None)), genes)
 
 
-def test_nothing_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCFOUND_ATAC_CACHE_DIR", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\) downloads it once.*genes= the path"):
-        read_genes()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "genes").mkdir()
-    (tmp_path / "genes" / "genes_grch38.bed").write_text("\n".join(LINES))
-    assert read_genes()["name"].tolist() == ["PLUS", "MINUS", "FAR"]
-
-
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file.*nowhere\.bed"):
         read_genes(tmp_path / "nowhere.bed")

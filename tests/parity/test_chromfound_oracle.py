@@ -14,7 +14,8 @@ from anndata import AnnData
 
 import scfound_atac as sfa
 from scfound_atac import hub
-from scfound_atac.nn import _cpu_kernels, chromfound, selective_scan
+from scfound_atac.nn import chromfound, selective_scan
+from scfound_atac.nn.cpu import encoder
 
 TOLERANCE = 1e-4
 
@@ -54,7 +55,7 @@ def read(case_file: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("backend", ["torch", "numba"])
 def test_layers(case_file: Path, checkpoint, backend: str, grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain layers, with and without the graph; the compiled forward pass is set aside."""
-    monkeypatch.setattr(_cpu_kernels, "supports", lambda *_: False)
+    monkeypatch.setattr(encoder, "supports", lambda *_: False)
     monkeypatch.setattr(chromfound, "selective_scan", partial(selective_scan, backend=backend))
     check(checkpoint(case_file.parent).net, read(case_file), grad=grad)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from ..genome._genes import Genes
+    from ..datasets._genes import Genes
     from ._lsi_space import Floats
 
 RNAMethod: TypeAlias = Literal["gene-activity", "cell-type-mean", "cell-type-mean-true", "ridge-lsi", "knn-lsi"]
@@ -78,7 +78,7 @@ def rna_baselines(
     labels_key
         Column of ``obs`` with cell types, for the methods that need them. Training cells without one are left out of the means.
     genes
-        Table of genes for ``"gene-activity"``, see `scfound_atac.genome.read_genes`.
+        Table of genes for ``"gene-activity"``, as `scfound_atac.tl.gene_activity` takes it.
     layer, rna_layer
         Layers with counts and with expression; X by default.
     n_components
@@ -175,10 +175,11 @@ def _training_expression(
 def _activity(test: AnnData, symbols: pd.Index, genes: Genes, layer: str | None) -> Floats:
     from anndata import AnnData
 
+    from ..datasets._genes import given_or_downloaded
     from ..genome import read_genes
     from ..tl import gene_activity
 
-    table = read_genes(genes)
+    table = read_genes(given_or_downloaded(genes))
     known = table[table["name"].isin(symbols)].reset_index(drop=True)
     if not len(known):
         msg = (

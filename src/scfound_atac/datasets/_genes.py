@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .._download import fetch_file
 from .._settings import settings
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import os
 
     import pandas as pd
+
+Genes: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | None"
 
 _FILE = "genes_grch38.bed"
 _URL = (
@@ -60,3 +62,23 @@ def genes(*, cache_dir: str | os.PathLike[str] | None = None, progress: bool | N
 def genes_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Where `genes` puts its file, whether or not it is there."""
     return (settings.cache_dir if cache_dir is None else Path(cache_dir).expanduser()) / "genes" / _FILE
+
+
+def given_or_downloaded(genes: Genes) -> str | os.PathLike[str] | pd.DataFrame:
+    """The table that a caller gave, or where the downloaded one lies if the caller gave None. Nothing is downloaded here.
+
+    Raises
+    ------
+    FileNotFoundError
+        If None is given and nothing was downloaded before.
+    """
+    if genes is not None:
+        return genes
+    path = genes_path()
+    if not path.is_file():
+        msg = (
+            "No table of genes was downloaded to this machine. sfa.datasets.genes() downloads it once (1.3 MB); or pass "
+            "genes= the path of a BED file, or a DataFrame with chrom, start, end, name and strand."
+        )
+        raise FileNotFoundError(msg)
+    return path

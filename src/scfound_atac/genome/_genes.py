@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ..datasets._genes import genes_path
 from ._ocrs import coordinate_columns, get_ocrs
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
-
-Genes: TypeAlias = "str | os.PathLike[str] | pd.DataFrame | None"
 
 _BED = ("chrom", "start", "end", "name", "score", "strand")
 # Spellings of the other columns, lower case; chromosome and bounds are read as those of OCRs are.
@@ -29,7 +26,7 @@ _SPELLINGS = {
 }
 
 
-def read_genes(genes: Genes = None) -> pd.DataFrame:
+def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     """A table of genes from wherever it lies, checked.
 
     A symbol stands once. Rows of one symbol on the same chromosome and strand that overlap are transcripts of one gene and become one,
@@ -40,7 +37,7 @@ def read_genes(genes: Genes = None) -> pd.DataFrame:
     genes
         A BED file, plain or compressed: with a header that names the columns ``chrom`` (or ``#chr``, ...), ``start``, ``end``, ``name``
         (or ``symbol``, ...) and ``strand``, or BED6 without one. Or a DataFrame with these columns; without a column of names its index
-        has them. None is the table of `scfound_atac.datasets.genes`, if it was downloaded before.
+        has them; `scfound_atac.datasets.genes` gives such a table.
 
     Returns
     -------
@@ -50,18 +47,10 @@ def read_genes(genes: Genes = None) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If there is no such file, or None is given and nothing was downloaded.
+        If there is no such file.
     ValueError
         If columns are missing, or rows have no name, no strand or no valid bounds; the first three are named.
     """
-    if genes is None:
-        genes = genes_path()
-        if not genes.is_file():
-            msg = (
-                "No table of genes was downloaded to this machine. sfa.datasets.genes() downloads it once (1.3 MB); or pass "
-                "genes= the path of a BED file, or a DataFrame with chrom, start, end, name and strand."
-            )
-            raise FileNotFoundError(msg)
     table = genes if isinstance(genes, pd.DataFrame) else _read_bed(Path(genes))
     if len(table) == 0:
         msg = "The table of genes has no rows."
@@ -76,7 +65,7 @@ def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
 
 def _read_bed(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED file, a DataFrame, or None for the downloaded table."
+        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED file, or a DataFrame such as sfa.datasets.genes() returns."
         raise FileNotFoundError(msg)
     table = pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
     first = table.iloc[0].tolist()

@@ -190,6 +190,15 @@ class EncoderLayer(nn.Module):
         return self.up(self.mamba(self.down(self.wpsa(self.norm(residual)))))
 
 
+_PLAIN_MODULES = (EncoderLayer, WPSABlock, WindowAttention, MLP, Mamba, RMSNorm, nn.Linear, nn.LayerNorm, nn.Conv1d)
+
+
+def _is_plain(net: ChromFoundNet) -> bool:
+    """Whether nobody has wrapped, hooked or replaced a module (adapters, parametrisations, probes): then their code must run."""
+    modules = [module for part in (*net.layers, net.norm) for module in part.modules()]
+    return all(type(m) in _PLAIN_MODULES and not (m._forward_hooks or m._forward_pre_hooks) for m in modules)
+
+
 class ChromFoundNet(nn.Module):
     """Accessibility of all OCRs of a cell -> hidden states and reconstructed accessibility.
 
@@ -243,10 +252,10 @@ class ChromFoundNet(nn.Module):
         """Final hidden states: value (B, L), ocrs (L, D) from `embed_ocrs` -> (B, L, D)."""
         residual = self.dropout(self.value_embedding(value[..., None]) + ocrs).float()
         if residual.device.type == "cpu" and not torch.is_grad_enabled():
-            from . import _cpu_kernels
+            from .cpu import encoder
 
-            if _cpu_kernels.supports(self, residual):
-                return _cpu_kernels.encode(self, residual)  # the same layers, about five times faster
+            if encoder.supports(self, residual) and _is_plain(self):
+                return encoder.encode(self, residual)  # the same layers, about five times faster
         for layer in self.layers:
             if self.checkpoint_activations and torch.is_grad_enabled():
                 residual = residual + checkpoint(layer, residual, use_reentrant=False)

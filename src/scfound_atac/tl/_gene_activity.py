@@ -11,6 +11,7 @@ from .._anndata import check_copy, check_values, get_atac, get_matrix
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
 from ..data import iter_rows, prepare_rows
+from ..datasets._genes import given_or_downloaded
 from ..genome import gene_weights, read_genes
 from ..genome._ocrs import checked_ocrs
 from ._add_modality import add_modality
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from scipy.sparse import csr_matrix
 
-    from ..genome._genes import Genes
+    from ..datasets._genes import Genes
 
 _TARGET_SUM = 1e4
 
@@ -121,7 +122,7 @@ def gene_activity(
         msg = f"The MuData has a modality {key_added!r} that is no gene activity. Pass another key_added."
         raise ValueError(msg)
     ocrs = checked_ocrs(source.var, genome, source.uns.get("genome"))
-    table, per_ocr = _reached(ocrs, read_genes(genes), upstream, downstream, weights)
+    table, per_ocr = _reached(ocrs, read_genes(given_or_downloaded(genes)), upstream, downstream, weights)
     activity = _sums(matrix, per_ocr, normalize, f"layers[{layer!r}]" if layer else "X")
 
     params = {

@@ -1,7 +1,7 @@
 """Sixteen float32 lanes as a value inside numba functions.
 
 numba has no vector type of its own and does not vectorise a loop that calls ``exp``; here ``<16 x float>`` of LLVM becomes a numba type
-with the few operations the kernels of :mod:`scfound_atac.nn._cpu_kernels` need. One register on AVX-512, two on AVX2, four on NEON: LLVM
+with the few operations the kernels of :mod:`scfound_atac.nn.cpu.encoder` need. One register on AVX-512, two on AVX2, four on NEON: LLVM
 splits it, the results are the same up to rounding.
 
 Arrays are addressed by a flat offset from their first element (C-contiguous float32, no bounds check).

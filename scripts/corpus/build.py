@@ -1,7 +1,16 @@
-"""Build the training corpus: real cells and simulated studies, as a folder of h5ad files."""
+"""Build the training corpus of this package's own weights: real cells and simulated studies, as a folder of h5ad files.
+
+    python scripts/corpus/build.py DIR CORPUS --n-studies 60
+
+``docs/corpus.md`` describes what it writes. The form of a corpus, which may hold any cells, is defined in
+``src/scfound_atac/data/_corpus.py``.
+"""
 
 from __future__ import annotations
 
+import argparse
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,9 +19,9 @@ import pandas as pd
 import yaml
 from scipy import sparse
 
-from .._logging import logger
-from ..genome import chromosome_ids, genome_order, get_ocrs, ocr_names
-from ._simulate import StudyDesign, biosample_similarity, random_design, simulate_study
+from scfound_atac._logging import logger
+from scfound_atac.genome import chromosome_ids, genome_order, get_ocrs, ocr_names
+from simulate import StudyDesign, biosample_similarity, random_design, simulate_study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -393,3 +402,39 @@ def _summary(entry: dict[str, Any], adata: AnnData, out_dir: Path) -> dict[str, 
     size = sum((out_dir / file).stat().st_size for file in entry["files"]) / 1e6
     kept = {key: entry[key] for key in ("name", "kind", "n_cells", "n_ocrs", "weight", "blood")}
     return kept | {"n_open": float(np.median(adata.obs["n_open"])), "megabytes": size}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, build the corpus, print what is in it."""
+    parser = argparse.ArgumentParser(description="Build a corpus of real and simulated cells.")
+    parser.add_argument("data", type=Path, help="folder with biosamples.h5ad and the real cells")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--n-studies", type=int, default=60, help="simulated studies")
+    parser.add_argument("--cells-per-study", type=int, default=2_000, help="cells of each simulated study")
+    parser.add_argument("--exclude", action="append", default=[], help="real study to leave out; may be repeated")
+    parser.add_argument("--hold-out", action="append", default=[], help="biosample to leave out; may be repeated")
+    parser.add_argument(
+        "--blood", action=argparse.BooleanOptionalAction, default=True, help="let blood in, bulk and single cells"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logger.setLevel(logging.INFO)
+    try:
+        summary = build_corpus(
+            args.data,
+            args.out,
+            n_studies=args.n_studies,
+            cells_per_study=args.cells_per_study,
+            exclude=args.exclude,
+            with_blood=args.blood,
+            hold_out=args.hold_out,
+            seed=args.seed,
+        )
+    except (ValueError, OSError) as error:  # what is wrong with the arguments or the files, as one line
+        sys.exit(f"Error: {error}")
+    print(summary.to_string(index=False, float_format="{:.1f}".format))
+
+
+if __name__ == "__main__":
+    main()

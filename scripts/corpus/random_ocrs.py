@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ..genome import CHROMOSOME_SIZES, chromosome_ids, genome_order, ocr_names
+from scfound_atac.genome import CHROMOSOME_SIZES, chromosome_ids, genome_order, ocr_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

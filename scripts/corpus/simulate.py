@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..genome import chromosome_ids, ocr_names, overlaps
-from ._random_ocrs import random_ocrs
+from random_ocrs import random_ocrs
+from scfound_atac.genome import chromosome_ids, ocr_names, overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,9 @@
-"""The corpus command, on a small folder of the same files; and with the real donors where they are at hand."""
+"""The script that builds the corpus, on a small folder of the same files; and with the real donors where they are at hand."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 from scipy import sparse
-from typer.testing import CliRunner
 
-from scfound_atac.cli import app
-from scfound_atac.data._build_corpus import (
+import build as script
+from build import (
     BLOOD_BIOSAMPLES,
     BLOOD_SOURCE,
     EVALUATION_DESIGN,
@@ -214,12 +215,18 @@ def test_evaluation_study(small_dir: Path) -> None:
 
 def test_command_line(small_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ["--n-studies", "1", "--cells-per-study", "20", "--no-blood"]
-    result = CliRunner().invoke(app, ["corpus", str(small_dir), str(out), *options])
-    assert result.exit_code == 0, result.output
-    described = yaml.safe_load((out / "corpus.yaml").read_text())
-    assert sum(study["n_cells"] for study in described["studies"]) == 70
-    assert "simulated_000" in result.output
+    options = ["--n-studies", "1", "--cells-per-study", "20", "--no-blood", "--hold-out", "Mcf7", "--hold-out", "Hff"]
+    command = [sys.executable, script.__file__, str(small_dir), str(out), *options]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "simulated_000" in printed
+    studies = yaml.safe_load((out / "corpus.yaml").read_text())["studies"]
+    assert sum(study["n_cells"] for study in studies) == 70
+    assert set(ad.read_h5ad(out / studies[-1]["files"][0]).obs["biosample"]) <= {"Hepg2", "Huh7", "Caco2"}
+
+
+def test_errors_of_the_command_line_are_one_line(small_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^Error: No real study is called marrow; there are bone_marrow"):
+        script.main([str(small_dir), str(tmp_path / "out"), "--exclude", "marrow"])
 
 
 def test_real_donors(data_dir: Path) -> None:

@@ -1,14 +1,14 @@
-"""The compiled CPU forward pass against the plain network, and the vector functions it is built from."""
+"""The compiled CPU forward pass against the plain network."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from numba import njit
 from torch import nn
 
-from scfound_atac.nn import ChromFoundConfig, ChromFoundNet, _cpu_kernels, _simd, chromfound
+from scfound_atac.nn import ChromFoundConfig, ChromFoundNet, chromfound
+from scfound_atac.nn.cpu import encoder
 from scfound_atac.nn.selective_scan import selective_scan_torch
 
 
@@ -33,7 +33,7 @@ def random_cells(net: ChromFoundNet, length: int, n_cells: int = 2) -> tuple[tor
 def plain(net: ChromFoundNet, value: torch.Tensor, ocrs: torch.Tensor) -> torch.Tensor:
     """The readable layers, with the reference scan."""
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(_cpu_kernels, "supports", lambda *_: False)
+        patch.setattr(encoder, "supports", lambda *_: False)
         patch.setattr(chromfound, "selective_scan", selective_scan_torch)
         return net(value, ocrs)
 
@@ -42,13 +42,13 @@ def plain(net: ChromFoundNet, value: torch.Tensor, ocrs: torch.Tensor) -> torch.
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lengths of the inputs that reach the compiled pass."""
     seen: list[int] = []
-    encode = _cpu_kernels.encode
+    encode = encoder.encode
 
     def counting(net: ChromFoundNet, residual: torch.Tensor) -> torch.Tensor:
         seen.append(residual.shape[1])
         return encode(net, residual)
 
-    monkeypatch.setattr(_cpu_kernels, "encode", counting)
+    monkeypatch.setattr(encoder, "encode", counting)
     return seen
 
 
@@ -160,18 +160,26 @@ class _Probe(nn.Linear):
     [
         pytest.param(lambda net: setattr(net.layers[0], "down", _Probe(128, 32)), id="replaced-module"),
         pytest.param(lambda net: net.layers[0].wpsa.register_forward_hook(lambda *_: None), id="hook"),
-        pytest.param(lambda net: net.double(), id="float64"),
     ],
 )
-def test_changed_networks_take_the_plain_path(change) -> None:
+def test_changed_networks_take_the_plain_path(change, calls: list[int]) -> None:
+    net = random_net(n_layers=1)
+    value, ocrs = random_cells(net, 300)
+    with torch.inference_mode():
+        net(value, ocrs)
+        change(net)
+        net(value, ocrs)
+    assert calls == [300]
+
+
+def test_gradients_and_other_types_take_the_plain_path() -> None:
     net, residual = random_net(n_layers=1), torch.zeros(1, 300, 128)
     with torch.inference_mode():
-        assert _cpu_kernels.supports(net, residual)
+        assert encoder.supports(net, residual)
+        assert not encoder.supports(net, residual.double())
+        assert not encoder.supports(net.double(), residual)
     with torch.enable_grad():
-        assert not _cpu_kernels.supports(net, residual)
-    change(net)
-    with torch.inference_mode():
-        assert not _cpu_kernels.supports(net, residual)
+        assert not encoder.supports(net.float(), residual)
 
 
 @pytest.mark.parametrize(
@@ -184,42 +192,3 @@ def test_unsupported_sizes_take_the_plain_path(config: dict[str, int], calls: li
         fast = net(value, ocrs)
     torch.testing.assert_close(fast, plain(net, value, ocrs), atol=2e-5, rtol=0)
     assert calls == []
-
-
-X = np.concatenate([np.linspace(-130, 100, 3000), np.linspace(-6, 6, 5000)]).astype(np.float32)[: 16 * 500]
-
-
-def _apply(function: object) -> np.ndarray:
-    @njit
-    def loop(x, y):
-        for i in range(0, x.size, 16):
-            _simd.store(y, i, function(_simd.load(x, i)))
-
-    y = np.empty_like(X)
-    loop(X, y)
-    return y
-
-
-def test_exp2() -> None:
-    expected = np.exp2(np.maximum(X, -126).astype(np.float64))
-    np.testing.assert_allclose(_apply(_simd.exp2), expected, rtol=2e-7)
-
-
-@pytest.mark.parametrize("name", ["silu", "softplus", "gelu"])
-def test_activations(name: str) -> None:
-    expected = getattr(torch.nn.functional, name)(torch.from_numpy(X).double()).numpy()
-    np.testing.assert_allclose(_apply(getattr(_simd, name)), expected, atol=1e-6, rtol=4e-7)
-
-
-def test_transpose_and_lane_sum() -> None:
-    @njit
-    def run(a, b, sums):
-        _simd.transpose(a, 3, 20, b, 0, 16)
-        for i in range(16):
-            sums[i] = _simd.lane_sum(_simd.load(b, 16 * i))
-
-    a = np.random.default_rng(0).normal(size=(17, 20)).astype(np.float32)
-    b, sums = np.empty((16, 16), dtype=np.float32), np.empty(16, dtype=np.float32)
-    run(a, b, sums)
-    np.testing.assert_array_equal(b, a[:16, 3:19].T)
-    np.testing.assert_allclose(sums, b.sum(1), atol=1e-5)

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from scfound_atac.data._random_ocrs import MAX_WIDTH, MIN_WIDTH, random_ocrs
-from scfound_atac.data._simulate import StudyDesign, biosample_similarity, random_design, simulate_study
+from random_ocrs import MAX_WIDTH, MIN_WIDTH, random_ocrs
 from scfound_atac.genome import CHROMOSOME_SIZES, genome_order
+from simulate import StudyDesign, biosample_similarity, random_design, simulate_study
 
 N_BIOSAMPLES = 8
 PLAIN = StudyDesign(

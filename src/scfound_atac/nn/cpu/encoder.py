@@ -23,9 +23,9 @@ import numba
 import numpy as np
 import torch
 from numba import njit, prange
-from torch import nn
 
-from ._simd import (
+from ..selective_scan._numba import pack_decay, scan_tokens, torch_threads
+from .simd import (
     LANES,
     TILE_ROWS,
     exp2,
@@ -42,14 +42,11 @@ from ._simd import (
     store,
     transpose,
 )
-from .chromfound import MLP, EncoderLayer, Mamba, RMSNorm, WPSABlock
-from .selective_scan._numba import pack_decay, scan_tokens, torch_threads
-from .window_attention import WindowAttention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .chromfound import ChromFoundNet
+    from ..chromfound import ChromFoundNet
 
 PANEL = 2 * LANES  # columns of a packed weight that one tile covers
 KEY_BLOCK = 64  # keys whose contributions are summed at a time
@@ -462,17 +459,8 @@ def _pack_conv(layer: Any) -> ConvWeights:
     )
 
 
-_PLAIN_MODULES = (EncoderLayer, WPSABlock, WindowAttention, MLP, Mamba, RMSNorm, nn.Linear, nn.LayerNorm, nn.Conv1d)
-
-
-def _is_plain(net: ChromFoundNet) -> bool:
-    """Whether nobody has wrapped, hooked or replaced a module (adapters, parametrisations, probes): then their code must run."""
-    modules = [module for part in (*net.layers, net.norm) for module in part.modules()]
-    return all(type(m) in _PLAIN_MODULES and not (m._forward_hooks or m._forward_pre_hooks) for m in modules)
-
-
 def supports(net: ChromFoundNet, residual: Tensor) -> bool:
-    """Whether `encode` can stand in for the plain layers: float32 on CPU, no gradient, widths that fill the lanes."""
+    """Whether `encode` can compute what these sizes and types ask for: float32 on CPU, no gradient, widths that fill the lanes."""
     config = net.config
     return (
         not torch.is_grad_enabled()
@@ -484,7 +472,6 @@ def supports(net: ChromFoundNet, residual: Tensor) -> bool:
         and config.d_model % LANES == 0
         and config.expand * config.d_low % LANES == 0
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in net.parameters())
-        and _is_plain(net)
     )
 
 
