@@ -57,9 +57,9 @@ def test_get_column():
     assert get_column(mdata, adata, "type") is not None
     assert get_column(mdata, mdata["rna"], "donor").to_dict() == {"x": "d1", "y": "d2"}
     assert get_column(mdata, mdata["rna"], "donor").index.tolist() == ["y", "x"]
-    with pytest.raises(KeyError, match="no obs column 'batch'.*type.*donor"):
+    with pytest.raises(KeyError, match="no column 'batch'.*type.*donor"):
         get_column(mdata, adata, "batch")
-    with pytest.raises(KeyError, match="no obs column 'batch'"):
+    with pytest.raises(KeyError, match="no column 'batch'"):
         get_column(adata, adata, "batch")
 
 

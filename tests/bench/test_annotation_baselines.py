@@ -121,7 +121,7 @@ def test_annotation_that_cannot_be_done(pair: tuple[MuData, MuData]) -> None:
         baselines(reference, query, "cell_type", methods=["lsi-knn", "lda"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="methods is empty"):
         baselines(reference, query, "cell_type", methods=[])
-    with pytest.raises(KeyError, match="no obs column 'louvain'.*cell_type"):
+    with pytest.raises(KeyError, match="no column 'louvain'.*cell_type"):
         baselines(reference, query, "louvain")
     with pytest.raises(
         ValueError, match=r"1 of the 180 OCRs.*chr1:1000000-1000500.*sfa\.pp\.map_ocrs\(query, reference\)"

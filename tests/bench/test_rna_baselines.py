@@ -146,7 +146,7 @@ def test_expression_that_cannot_be_predicted(pair: tuple[MuData, MuData]) -> Non
         baselines(train, test)
     with pytest.raises(ValueError, match="Unknown methods \\['magic'\\]"):
         baselines(train, test, methods=["magic"])  # type: ignore[list-item]
-    with pytest.raises(KeyError, match="no obs column 'louvain'"):
+    with pytest.raises(KeyError, match="no column 'louvain'"):
         baselines(train, test, labels_key="louvain", methods=["cell-type-mean"])
     with pytest.raises(ValueError, match="pass expression="):
         baselines(train["atac"], test, methods=["ridge-lsi"])

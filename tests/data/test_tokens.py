@@ -52,14 +52,14 @@ def test_coverage() -> None:
     assert list(coverage.n_open) == [5, 1, 0]
     assert list(coverage.n_lost) == [0, 1, 0]
     assert list(coverage.n_ambiguous) == [2, 0, 0]
-    assert coverage.share_ocrs == pytest.approx(5 / 6)
-    assert coverage.share_vocabulary == pytest.approx(3 / 4)
-    assert coverage.share_open == pytest.approx(5 / 6)
+    assert coverage.fraction_ocrs == pytest.approx(5 / 6)
+    assert coverage.fraction_vocabulary == pytest.approx(3 / 4)
+    assert coverage.fraction_open == pytest.approx(5 / 6)
 
 
 def test_nothing_open_and_nothing_known() -> None:
-    assert np.isnan(tokenizer().coverage(cells([0] * 6)).share_open)
-    assert tokenizer(["chr9:1-2"]).coverage(cells([1])).share_open == 0
+    assert np.isnan(tokenizer().coverage(cells([0] * 6)).fraction_open)
+    assert tokenizer(["chr9:1-2"]).coverage(cells([1])).fraction_open == 0
 
 
 def test_too_many_peaks() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
-from scfound_atac.inference import embed_mixture
-from scfound_atac.inference._spectral import spectral_fit, unit_rows
+from scfound_atac.data import Cells
+from scfound_atac.inference.mixture import embed_mixture
+from scfound_atac.inference.spectral import spectral_fit, unit_rows
 
 N_CELLS, N_OCRS, N_COMPONENTS, WIDTH = 90, 120, 5, 4
 
@@ -18,7 +20,7 @@ class Reader:
         self.map = np.random.default_rng(0).normal(size=(N_OCRS, WIDTH))
         self.varies = varies
 
-    def __call__(self, counts, weighted, idf) -> np.ndarray:
+    def __call__(self, counts) -> np.ndarray:
         vectors = counts @ self.map + 3 if self.varies else np.ones((counts.shape[0], WIDTH))
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
@@ -31,16 +33,21 @@ def counts() -> sparse.csr_matrix:
     return sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
 
 
+def as_cells(matrix) -> Cells:
+    n_cells, n_ocrs = matrix.shape
+    names = np.array([f"cell{i}" for i in range(n_cells)], dtype=object)
+    return Cells(matrix, None, pd.DataFrame(index=range(n_ocrs)), names, np.zeros(n_cells, dtype=bool))
+
+
 def embedded(matrix, reader=None, **kwargs):
     options = {
         "mix": 1.5,
         "kept": np.ones(N_OCRS, dtype=bool),
         "n_components": N_COMPONENTS,
         "fit_rows": np.arange(matrix.shape[0]),
-        "prepare": lambda rows: rows,
         "progress": False,
     }
-    return embed_mixture(matrix, reader or Reader(), **{**options, **kwargs})
+    return embed_mixture(as_cells(matrix), reader or Reader(), **{**options, **kwargs})
 
 
 def dense_mixture(
@@ -53,7 +60,7 @@ def dense_mixture(
     measured /= np.maximum(np.linalg.norm(measured, axis=1, keepdims=True), 1e-12)
     share = 1 - len(values) * noise / values.sum()
     parts = []
-    for view, norm in ((measured, np.sqrt(share)), (reader(counts, counts, spectrum.idf).astype(np.float64), mix)):
+    for view, norm in ((measured, np.sqrt(share)), (reader(counts).astype(np.float64), mix)):
         centred = view - view[fit].mean(axis=0)
         parts.append(norm * centred / np.linalg.norm(centred[fit]))
     both = np.hstack(parts)
@@ -122,7 +129,7 @@ def test_counts_without_spectrum_leave_the_regions() -> None:
     """Each cell has an OCR of its own: nothing is shared, yet their regions tell them apart."""
     vectors, basis, _ = embedded(np.eye(70, N_OCRS, dtype=np.float32))
     assert basis.axes.shape == (N_OCRS, 0)
-    regions = Reader()(np.eye(70, N_OCRS), None, None)
+    regions = Reader()(np.eye(70, N_OCRS))
     expected = np.linalg.svd(regions - regions.mean(axis=0), full_matrices=False)[1]
     found = np.linalg.svd(vectors, full_matrices=False)[1]
     np.testing.assert_allclose(found / found[0], (expected / expected[0])[: len(found)], rtol=1e-4)

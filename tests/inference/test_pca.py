@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA as ReferencePCA
 
-from scfound_atac.inference import PCA, _pca
+from scfound_atac.inference import pca as pca_module
+from scfound_atac.inference.pca import PCA
 
 
 @pytest.fixture
@@ -51,13 +52,13 @@ def test_more_cells_than_features(table: np.ndarray) -> None:
 def test_blocks_of_columns_do_not_show(table: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = PCA.fit(table, 6)
     for n_bytes in (1, 8 * 40 * 7, 8 * 40 * 299):
-        monkeypatch.setattr(_pca, "_BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr(pca_module, "_BLOCK_BYTES", n_bytes)
         np.testing.assert_allclose(PCA.fit(table, 6).components, whole.components, atol=1e-5)
 
 
 def test_iterative_and_full_decomposition_agree(table: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     full = PCA.fit(table, 3)
-    monkeypatch.setattr(_pca, "_DENSE_EIGH", 10)
+    monkeypatch.setattr(pca_module, "_DENSE_EIGH", 10)
     iterative = PCA.fit(table, 3)
     np.testing.assert_allclose(iterative.components, full.components, atol=1e-4)
     np.testing.assert_allclose(iterative.variance, full.variance, rtol=1e-5)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
-from scfound_atac.inference import _profiles, embed_profiles
+from scfound_atac.data import Cells
+from scfound_atac.inference import profiles
+from scfound_atac.inference.profiles import embed_profiles
 
 N_CELLS, N_OCRS, N_COMPONENTS, WIDTH = 50, 80, 4, 6
 
@@ -17,7 +22,7 @@ class Reader:
         self.keys = rng.normal(size=(N_OCRS, WIDTH)).astype(np.float32)
         self.map = rng.normal(size=(N_OCRS, WIDTH)).astype(np.float32)
 
-    def __call__(self, counts, weighted, idf) -> np.ndarray:
+    def read(self, counts, weighted, idf) -> np.ndarray:
         return counts @ self.map
 
 
@@ -34,9 +39,22 @@ def counts() -> sparse.csr_matrix:
     return sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
 
 
+def as_cells(matrix) -> Cells:
+    n_cells, n_ocrs = matrix.shape
+    names = np.array([f"cell{i}" for i in range(n_cells)], dtype=object)
+    return Cells(matrix, None, pd.DataFrame(index=range(n_ocrs)), names, np.zeros(n_cells, dtype=bool))
+
+
+class Embedding(NamedTuple):
+    vectors: np.ndarray
+    axes: object
+    space: object
+
+
 def embedded(matrix, reader, **kwargs):
     options = {"mix": 0.5, "kept": np.ones(N_OCRS, dtype=bool), "n_components": N_COMPONENTS, "progress": False}
-    return embed_profiles(matrix, reader, **{"prepare": lambda rows: rows, **options, **kwargs})
+    options["fit_rows"] = np.arange(matrix.shape[0])
+    return Embedding(*embed_profiles(as_cells(matrix), reader, **{**options, **kwargs}))
 
 
 def unit_tfidf(x: np.ndarray, fitted: np.ndarray) -> np.ndarray:
@@ -67,50 +85,49 @@ ALL, EVERY_OCR = np.arange(N_CELLS), np.ones(N_OCRS, dtype=bool)
 
 @pytest.fixture(params=["dense", "iterative"])
 def solver(request, monkeypatch) -> str:
-    monkeypatch.setattr(_profiles, "_DENSE_ENTRIES", 10**9 if request.param == "dense" else 0)
+    monkeypatch.setattr(profiles, "_DENSE_ENTRIES", 10**9 if request.param == "dense" else 0)
     return request.param
 
 
 @pytest.mark.parametrize("mix", [None, 0.0, 0.25, 2.0])
 def test_equals_the_dense_computation(counts, reader, mix, solver) -> None:
-    embedding, _ = embedded(counts, reader, mix=mix)
+    embedding = embedded(counts, reader, mix=mix)
     expected, ratio = dense_pca(dense_profiles(counts.toarray(), reader, mix, ALL, EVERY_OCR), N_COMPONENTS, ALL)
     np.testing.assert_allclose(np.abs(embedding.vectors), np.abs(expected), atol=2e-3 * np.abs(expected).max())
-    np.testing.assert_allclose(embedding.variance_ratio, ratio, rtol=1e-3)
+    np.testing.assert_allclose(embedding.axes.variance_ratio, ratio, rtol=1e-3)
     assert embedding.vectors.dtype == np.float32
 
 
 def test_dense_and_iterative_agree_in_sign_too(counts, reader, monkeypatch) -> None:
     found = []
     for n_entries in (0, 10**9):
-        monkeypatch.setattr(_profiles, "_DENSE_ENTRIES", n_entries)
-        found.append(embedded(counts, reader)[0])
+        monkeypatch.setattr(profiles, "_DENSE_ENTRIES", n_entries)
+        found.append(embedded(counts, reader))
     np.testing.assert_allclose(found[0].vectors, found[1].vectors, atol=2e-3 * np.abs(found[1].vectors).max())
-    np.testing.assert_allclose(found[0].basis.components, found[1].basis.components, atol=5e-3)
+    np.testing.assert_allclose(found[0].axes.components, found[1].axes.components, atol=5e-3)
 
 
 def test_axes_are_orthonormal_and_largest_entry_positive(counts, reader, solver) -> None:
-    axes = embedded(counts, reader)[0].basis.components
+    axes = embedded(counts, reader).axes.components
     np.testing.assert_allclose(axes.T @ axes, np.eye(N_COMPONENTS), atol=1e-4)
     assert (axes[np.abs(axes).argmax(axis=0), np.arange(N_COMPONENTS)] > 0).all()
 
 
 @pytest.mark.parametrize("mix", [None, 0.5])
 def test_whole_profiles(counts, reader, mix) -> None:
-    embedding, _ = embedded(counts, reader, mix=mix, n_components=None)
+    embedding = embedded(counts, reader, mix=mix, n_components=None)
     expected = dense_profiles(counts.toarray(), reader, mix, ALL, EVERY_OCR)
     np.testing.assert_allclose(embedding.vectors, expected, atol=1e-5 * np.abs(expected).max())
-    assert embedding.basis is None
-    assert embedding.variance_ratio is None
+    assert embedding.axes is None
 
 
 def test_whole_profile_of_one_cell(counts, reader) -> None:
     """There is no variance to scale by: the reader's profile as it is, and TF-IDF of length 1 beside `mix` times that profile."""
     x = counts[:1].toarray().astype(np.float64)
     low_rank = (x @ reader.map) @ reader.keys.T
-    alone, _ = embedded(counts[:1], reader, mix=None, n_components=None)
+    alone = embedded(counts[:1], reader, mix=None, n_components=None)
     np.testing.assert_allclose(alone.vectors, low_rank, rtol=1e-4, atol=1e-4)
-    both, _ = embedded(counts[:1], reader, mix=0.5, n_components=None)
+    both = embedded(counts[:1], reader, mix=0.5, n_components=None)
     np.testing.assert_allclose(both.vectors, unit_tfidf(x, x) + 0.5 * low_rank, rtol=1e-4, atol=1e-4)
 
 
@@ -118,7 +135,8 @@ def test_whole_profile_of_one_cell(counts, reader) -> None:
 def test_columns_that_are_not_kept_have_no_say(counts, reader, n_components) -> None:
     kept = np.arange(N_OCRS) % 4 != 1
     x = counts.toarray()
-    found, space = embedded(counts, reader, kept=kept, n_components=n_components)
+    found = embedded(counts, reader, kept=kept, n_components=n_components)
+    space = found.space
     expected = dense_profiles(x, reader, 0.5, ALL, kept)
     if n_components is None:
         np.testing.assert_allclose(found.vectors, expected, atol=1e-5)
@@ -126,51 +144,45 @@ def test_columns_that_are_not_kept_have_no_say(counts, reader, n_components) -> 
     else:
         expected, _ = dense_pca(expected, n_components, ALL)
         np.testing.assert_allclose(np.abs(found.vectors), np.abs(expected), atol=1e-4)
-        np.testing.assert_allclose(found.basis.components[~kept], 0, atol=1e-12)
+        np.testing.assert_allclose(found.axes.components[~kept], 0, atol=1e-12)
     assert not space.idf[~kept].any()
     x[:, ~kept] = 7
-    other, _ = embedded(sparse.csr_matrix(x), reader, kept=kept, n_components=n_components)
+    other = embedded(sparse.csr_matrix(x), reader, kept=kept, n_components=n_components)
     np.testing.assert_array_equal(other.vectors, found.vectors)
 
 
 def test_fitted_cells_and_the_others(counts, reader) -> None:
     fit = np.array([30, 2, 5, 9, 11, 14, 21, 26, 33, 35, 38, 41, 44, 48])
-    embedding, _ = embedded(counts, reader, fit_rows=fit)
+    embedding = embedded(counts, reader, fit_rows=fit)
     expected, _ = dense_pca(dense_profiles(counts.toarray(), reader, 0.5, fit, EVERY_OCR), N_COMPONENTS, fit)
     np.testing.assert_allclose(np.abs(embedding.vectors), np.abs(expected), atol=1e-4)
 
 
 def test_a_given_space_and_basis_do_the_same_to_a_cell_alone(counts, reader) -> None:
-    embedding, space = embedded(counts, reader)
-    alone, same = embedded(counts[7:8], reader, basis=embedding.basis, space=space)
+    embedding = embedded(counts, reader)
+    space = embedding.space
+    alone = embedded(counts[7:8], reader, axes=embedding.axes, space=space)
+    same = alone.space
     np.testing.assert_allclose(alone.vectors, embedding.vectors[7:8], atol=1e-6)
     assert same is space
-    assert alone.variance_ratio is None
-    whole, _ = embedded(counts, reader, n_components=None)
-    one, _ = embedded(counts[7:8], reader, n_components=None, space=space)
+    assert alone.axes is embedding.axes
+    whole = embedded(counts, reader, n_components=None)
+    one = embedded(counts[7:8], reader, n_components=None, space=space)
     np.testing.assert_allclose(one.vectors, whole.vectors[7:8], atol=1e-6)
 
 
 def test_cell_order_chunks_and_storage_do_not_matter(counts, reader) -> None:
-    expected, _ = embedded(counts, reader)
+    expected = embedded(counts, reader)
     order = np.random.default_rng(2).permutation(N_CELLS)
-    shuffled, _ = embedded(counts[order], reader)
+    shuffled = embedded(counts[order], reader)
     np.testing.assert_allclose(shuffled.vectors, expected.vectors[order], atol=1e-5)
     for matrix in (counts.toarray(), counts.tocsc(), counts.astype(np.uint8)):
-        np.testing.assert_allclose(embedded(matrix, reader)[0].vectors, expected.vectors, atol=1e-6)
-
-
-def test_prepared_first(counts, reader) -> None:
-    def twice(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-        return 2 * rows
-
-    prepared, _ = embedded(counts, reader, prepare=twice)
-    np.testing.assert_allclose(prepared.vectors, embedded(2 * counts, reader)[0].vectors, atol=1e-6)
+        np.testing.assert_allclose(embedded(matrix, reader).vectors, expected.vectors, atol=1e-6)
 
 
 def test_no_more_components_than_there_are(counts, reader) -> None:
-    assert embedded(counts[:6], reader, n_components=20)[0].vectors.shape == (6, 5)
-    assert embedded(counts, reader, mix=None, n_components=20)[0].vectors.shape == (N_CELLS, WIDTH)
+    assert embedded(counts[:6], reader, n_components=20).vectors.shape == (6, 5)
+    assert embedded(counts, reader, mix=None, n_components=20).vectors.shape == (N_CELLS, WIDTH)
 
 
 @pytest.mark.parametrize("mix", [None, 0.5])
@@ -190,8 +202,8 @@ def test_one_cell_is_an_error(counts, reader) -> None:
 def test_an_empty_cell_is_the_origin_of_the_profiles(counts, reader) -> None:
     x = counts.toarray()
     x[4] = 0
-    embedding, _ = embedded(x, reader)
+    embedding = embedded(x, reader)
     assert np.isfinite(embedding.vectors).all()
     np.testing.assert_allclose(
-        embedding.vectors[4], -embedding.basis.mean @ embedding.basis.components, rtol=1e-4, atol=1e-6
+        embedding.vectors[4], -embedding.axes.mean @ embedding.axes.components, rtol=1e-4, atol=1e-6
     )

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from scfound_atac.genome import genome_order
 from scfound_atac.hub import Checkpoint
-from scfound_atac.inference import Runner
+from scfound_atac.inference.chromfound import Runner
 
 
 def run(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, **options) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scfound_atac.inference import _spectral
-from scfound_atac.inference._spectral import spectral_fit, unit_rows
+from scfound_atac.inference import spectral
+from scfound_atac.inference.spectral import spectral_fit, unit_rows
 
 N_CELLS, N_OCRS, N_COMPONENTS = 80, 150, 6
 
@@ -38,7 +38,7 @@ def normalised_similarity(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(params=["dense", "iterative"])
 def solver(request, monkeypatch) -> str:
-    monkeypatch.setattr(_spectral, "_DENSE_CELLS", 1000 if request.param == "dense" else 0)
+    monkeypatch.setattr(spectral, "_DENSE_CELLS", 1000 if request.param == "dense" else 0)
     return request.param
 
 

@@ -98,7 +98,7 @@ def test_labels_cells(annotators, query, backbone, mode):
     if mode != "paper":  # two epochs are too few for a head that starts from nothing
         assert accuracy(told, query) > 0.9
         assert known.mean() > 0.6
-    assert told.share_ocrs == (0 if mode == "paper" else 1)
+    assert told.fraction_ocrs == (0 if mode == "paper" else 1)
     assert f"mode {mode!r}" in repr(annotator)
 
 
@@ -191,7 +191,7 @@ def test_same_seed_same_result(tiny_backbones, reference, query):
 
 def test_half_of_the_ocrs(annotators, query):
     told = annotators("epifoundation", "probe").predict(query[:, ::2].copy())
-    assert told.share_ocrs == pytest.approx(0.5, abs=0.05)
+    assert told.fraction_ocrs == pytest.approx(0.5, abs=0.05)
     assert accuracy(told, query) > 0.85
 
 
@@ -201,7 +201,7 @@ def test_shifted_ocrs(annotators, query):
     other.var_names = [f"{c}-{s}-{e}" for c, s, e in other.var.itertuples(index=False)]
     other.var = other.var[[]]
     told = annotators("epifoundation", "probe").predict(other)
-    assert told.share_ocrs > 0.95
+    assert told.fraction_ocrs > 0.95
     assert accuracy(told, query) > 0.95
 
 
@@ -210,7 +210,7 @@ def test_without_shared_ocrs_labels_rest_on_the_backbone(tiny_backbones, referen
     with caplog.at_level("WARNING", logger="scfound_atac"):
         told = annotator.predict(query[:, 300:].copy())
     assert "of the reference's OCRs are among these: labels rest on the backbone alone" in caplog.text
-    assert told.share_ocrs == 0
+    assert told.fraction_ocrs == 0
     np.testing.assert_allclose(told.probabilities.sum(axis=1), 1)
 
 
@@ -233,7 +233,7 @@ def test_labels_survive_an_ocr_set_without_overlap(data_dir, caplog):
 def test_measured_view_can_be_left_out(tiny_backbones, reference, query, caplog):
     annotator = CellAnnotator(tiny_backbones["region-set"], measured=False).train(reference, KEY)
     told = annotator.predict(query)
-    assert told.share_ocrs == 0
+    assert told.fraction_ocrs == 0
     assert "rest on the backbone alone" not in caplog.text
     assert accuracy(told, query) > 0.5
 
@@ -382,7 +382,7 @@ def test_impossible_training(tiny_backbones, reference, options, error, says):
 
 
 def test_no_such_column(tiny_backbones, reference):
-    with pytest.raises(KeyError, match="no obs column 'type'.*cell_type"):
+    with pytest.raises(KeyError, match="no column 'type'.*cell_type"):
         CellAnnotator(tiny_backbones["epifoundation"]).train(reference, "type")
 
 

@@ -311,7 +311,7 @@ def test_refuses(mdata, tiny_backbones, query):
 def test_a_failed_training_leaves_the_predictor_as_it_was(mdata, tiny_backbones, query):
     model = trained(mdata, tiny_backbones["chromfound"], max_epochs=1)
     before = model.predict(query)
-    with pytest.raises(KeyError, match="no obs column"):
+    with pytest.raises(KeyError, match="no column"):
         model.train(mdata, split_key="donor")
     pd.testing.assert_frame_equal(model.predict(query), before)
 

@@ -130,7 +130,7 @@ def test_one_and_no_cell(adata):
     one = adata[1:2].copy()
     pp.recipe_chromfound(one, **EASY)
     assert one.n_obs == 1
-    with pytest.raises(ValueError, match="No cell"):
+    with pytest.raises(ValueError, match="0 cells"):
         pp.recipe_chromfound(adata[:0].copy(), **EASY)
     with pytest.raises(ValueError, match="at least 2 cells"):
         pp.lsi(one)

@@ -44,7 +44,7 @@ def same(a: ad.AnnData, b: ad.AnnData, key: str = KEY) -> None:
 
 def test_writes_documented_fields_and_survives_h5ad(backbone, reference, query, tmp_path):
     before, labelled = query.copy(), reference.copy()
-    assert sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone) is None
+    assert sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone) is None
     assert_equal(reference, labelled)
     assert (query.obs[f"{KEY}_pred"].astype(str) == query.obs["truth"].astype(str)).mean() > 0.6
     assert isinstance(query.obs[f"{KEY}_pred"].dtype, pd.CategoricalDtype)
@@ -55,7 +55,7 @@ def test_writes_documented_fields_and_survives_h5ad(backbone, reference, query, 
     assert record["labels"].tolist() == ["B", "Mono", "NK", "T"]
     assert record["params"]["mode"] == "probe"
     assert record["params"]["layer"] == "X"
-    assert record["params"]["share_ocrs"] == 1
+    assert record["params"]["fraction_ocrs"] == 1
     assert 0 <= record["report"]["held_out_ece"] <= 1
     top = record["labels"][probabilities.argmax(axis=1)]
     known = query.obs[f"{KEY}_pred"] != "unknown"
@@ -74,7 +74,7 @@ def test_writes_documented_fields_and_survives_h5ad(backbone, reference, query, 
 
 @pytest.mark.parametrize("labels_in", ["modality", "MuData"])
 def test_mudata(backbone, reference, query, tmp_path, labels_in):
-    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone, copy=True)
+    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, copy=True)
     atac = reference.copy()
     if labels_in == "MuData":
         atac.obs = atac.obs.drop(columns=KEY)
@@ -83,7 +83,7 @@ def test_mudata(backbone, reference, query, tmp_path, labels_in):
     if labels_in == "MuData":
         labelled.obs[KEY] = reference.obs[KEY].reindex(labelled.obs_names)
     mdata = md.MuData({"atac": query})
-    sfa.tl.annotate(mdata, reference=labelled, labels_key=KEY, backbone=backbone)
+    sfa.tl.annotate(mdata, reference=labelled, labels_key=KEY, model=backbone)
     same(mdata["atac"], plain)
     mdata.write_h5mu(tmp_path / "a.h5mu")
     same(md.read_h5mu(tmp_path / "a.h5mu")["atac"], plain)
@@ -93,7 +93,7 @@ def test_labelled_cells_of_the_object_itself(backbone, reference):
     adata = reference.copy()
     truth = adata.obs[KEY].copy()
     adata.obs[KEY] = truth.where(np.arange(160) % 2 == 0)
-    sfa.tl.annotate(adata, labels_key=KEY, backbone=backbone)
+    sfa.tl.annotate(adata, labels_key=KEY, model=backbone)
     right = adata.obsm[f"{KEY}_probabilities"].argmax(axis=1) == truth.astype("category").cat.codes
     assert right[1::2].mean() > 0.85
     assert adata.uns[f"{KEY}_annotation"]["report"]["n_left_out"] == 80
@@ -102,11 +102,11 @@ def test_labelled_cells_of_the_object_itself(backbone, reference):
 
 def test_copy_view_layer_and_key(backbone, reference, query):
     before = query.copy()
-    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone, copy=True)
+    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, copy=True)
     assert_equal(query, before)
     view = query[10:40]
     with pytest.warns(ad.ImplicitModificationWarning):
-        sfa.tl.annotate(view, reference=reference, labels_key=KEY, backbone=backbone)
+        sfa.tl.annotate(view, reference=reference, labels_key=KEY, model=backbone)
     np.testing.assert_allclose(view.obsm[f"{KEY}_probabilities"], plain.obsm[f"{KEY}_probabilities"][10:40], atol=1e-5)
     query.layers["counts"], query.X = query.X, query.X * 0.4
     labelled = reference.copy()
@@ -115,7 +115,7 @@ def test_copy_view_layer_and_key(backbone, reference, query):
         query,
         reference=labelled,
         labels_key=KEY,
-        backbone=backbone,
+        model=backbone,
         layer="counts",
         reference_layer="raw",
         key_added="mine",
@@ -129,8 +129,8 @@ def test_labels_key_with_a_slash_needs_another_name(backbone, reference, query, 
     labelled = reference.copy()
     labelled.obs["type/1"] = [f"{name}/x" for name in reference.obs[KEY]]
     with pytest.raises(ValueError, match="'type/1' cannot be stored"):
-        sfa.tl.annotate(query, reference=labelled, labels_key="type/1", backbone=backbone)
-    sfa.tl.annotate(query, reference=labelled, labels_key="type/1", backbone=backbone, key_added="type")
+        sfa.tl.annotate(query, reference=labelled, labels_key="type/1", model=backbone)
+    sfa.tl.annotate(query, reference=labelled, labels_key="type/1", model=backbone, key_added="type")
     query.write_h5ad(tmp_path / "a.h5ad")
     assert set(ad.read_h5ad(tmp_path / "a.h5ad").obs["type_pred"].cat.categories) == {
         "B/x",
@@ -142,7 +142,7 @@ def test_labels_key_with_a_slash_needs_another_name(backbone, reference, query, 
 
 
 def test_trained_annotator_and_its_folder(backbone, reference, query, tmp_path):
-    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone, copy=True)
+    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, copy=True)
     annotator = sfa.model.CellAnnotator(backbone).train(reference, KEY)
     folder = annotator.save(tmp_path / "mine")
     for trained in (annotator, folder, str(folder)):
@@ -153,24 +153,24 @@ def test_trained_annotator_and_its_folder(backbone, reference, query, tmp_path):
 
 @pytest.mark.parametrize("mode", ["finetune", "paper"])
 def test_modes_and_their_options(backbone, reference, query, mode):
-    sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone, mode=mode, max_epochs=1)
+    sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, mode=mode, max_epochs=1)
     assert query.uns[f"{KEY}_annotation"]["params"]["mode"] == mode
     assert "history" not in query.uns[f"{KEY}_annotation"]["report"]
 
 
 def test_backed_query(backbone, reference, query, tmp_path):
-    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone, copy=True)
+    plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, copy=True)
     query.write_h5ad(tmp_path / "a.h5ad")
     backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
     with pytest.raises(ValueError, match="backed AnnData cannot be copied"):
-        sfa.tl.annotate(backed, reference=reference, labels_key=KEY, backbone=backbone, copy=True)
-    sfa.tl.annotate(backed, reference=reference, labels_key=KEY, backbone=backbone)
+        sfa.tl.annotate(backed, reference=reference, labels_key=KEY, model=backbone, copy=True)
+    sfa.tl.annotate(backed, reference=reference, labels_key=KEY, model=backbone)
     same(backed, plain)
 
 
 def test_empty_cells_and_all_unknown(backbone, reference, query, tmp_path):
     query.X = query.X * 0
-    sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone)
+    sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone)
     assert (query.obs[f"{KEY}_pred"] == "unknown").all()
     assert query.obs[f"{KEY}_confidence"].isna().all()
     query.write_h5ad(tmp_path / "a.h5ad")
@@ -180,7 +180,7 @@ def test_empty_cells_and_all_unknown(backbone, reference, query, tmp_path):
     ("options", "error", "says"),
     [
         ({}, ValueError, "Pass reference= and labels_key=, or annotator="),
-        ({"labels_key": "type"}, KeyError, "no obs column 'type'"),
+        ({"labels_key": "type"}, KeyError, "no column 'type'"),
         ({"labels_key": KEY, "annotator": "x"}, ValueError, "Pass reference= and labels_key=, or annotator="),
         ({"annotator": "no such folder"}, ValueError, "leave reference= and options of training out"),
         ({"labels_key": KEY, "layer": "none"}, KeyError, "none"),
@@ -190,14 +190,14 @@ def test_empty_cells_and_all_unknown(backbone, reference, query, tmp_path):
         ({"labels_key": KEY, "max_epochs": 3}, TypeError, "takes no max_epochs"),
         ({"labels_key": KEY, "genome": "hg19"}, ValueError, "hg19"),
         ({"labels_key": KEY, "key_added": "a/b"}, ValueError, "cannot be stored"),
-        ({"labels_key": KEY, "backbone": "biosample-mix"}, ValueError, "cannot be a backbone"),
-        ({"labels_key": KEY, "backbone": "no such model"}, KeyError, "no such model"),
+        ({"labels_key": KEY, "model": "biosample-mix"}, ValueError, "cannot be a backbone"),
+        ({"labels_key": KEY, "model": "no such model"}, KeyError, "no such model"),
     ],
 )
 def test_errors_leave_the_cells_as_they_were(tiny_backbones, reference, query, options, error, says):
     before = query.copy()
     with pytest.raises(error, match=says):
-        sfa.tl.annotate(query, reference=reference, **({"backbone": tiny_backbones["region-set"]} | options))
+        sfa.tl.annotate(query, reference=reference, **({"model": tiny_backbones["region-set"]} | options))
     assert_equal(query, before)
 
 
@@ -206,7 +206,7 @@ def test_unreadable_query_is_told_before_anything_is_trained(backbone, reference
     query.X = query.X * 0.3
     before = query.copy()
     with pytest.raises(ValueError, match="not whole numbers"):
-        sfa.tl.annotate(query, reference=reference, labels_key=KEY, backbone=backbone)
+        sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone)
     assert_equal(query, before)
 
 

@@ -13,7 +13,7 @@ from anndata.tests.helpers import assert_equal
 import scfound_atac as sfa
 
 N_CELLS = 30
-COLUMNS = [f"epifoundation_{name}" for name in ("n_tokens", "open_kept", "open_lost", "open_ambiguous")]
+COLUMNS = [f"sfa_{name}" for name in ("n_tokens", "open_kept", "open_lost", "open_ambiguous")]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_writes_documented_fields_and_survives_h5ad(folder, ocrs, tmp_path):
     assert record["params"]["weights_sha256"] == sfa.hub.load(folder).sha256
     assert (record["params"]["pooling"], record["params"]["n_components"]) == ("cls", 0)
     assert record["params"]["n_ocrs_used"] == len(ocrs)
-    assert record["coverage"]["share_open"] == record["coverage"]["share_vocabulary"] == 1
+    assert record["coverage"]["fraction_open"] == record["coverage"]["fraction_vocabulary"] == 1
     np.testing.assert_array_equal(adata.obs["sfa_n_tokens"], np.diff(adata.X.indptr))
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
@@ -75,7 +75,7 @@ def test_mudata_key_copy_and_view(folder, ocrs, tmp_path):
     adata = make_cells(ocrs)
     mdata = md.MuData({"atac": adata.copy()})
     sfa.tl.embed(mdata, model=folder, key_added="mine", device="cpu")
-    assert set(mdata["atac"].obs) == {name.replace("epifoundation", "mine") for name in COLUMNS}
+    assert set(mdata["atac"].obs) == {name.replace("sfa", "mine") for name in COLUMNS}
     mdata.write_h5mu(tmp_path / "a.h5mu")
     again = md.read_h5mu(tmp_path / "a.h5mu")["atac"].obsm["mine"]
     copied = sfa.tl.embed(adata, model=folder, device="cpu", copy=True)
@@ -133,9 +133,8 @@ def test_layer_and_backed(folder, ocrs, tmp_path):
     assert_same(embedded(ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), folder), plain)
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X * 0.37
-    with pytest.raises(ValueError, match="recipe=None"):
+    with pytest.raises(ValueError, match=r"already normalised.*layers: \['counts'\].*binarise"):
         embedded(adata, folder)
-    assert_same(embedded(adata, folder, recipe=None), plain)
     assert_same(embedded(adata, folder, layer="counts"), plain)
 
 
@@ -190,8 +189,8 @@ def test_coverage_is_told(folder, ocrs, caplog):
     assert list(adata.obs["sfa_n_tokens"]) == [20, 20, 20, 0]
     np.testing.assert_allclose(adata.obs["sfa_open_lost"], [0.8, 0.8, 0.8, 1])
     np.testing.assert_allclose(adata.obs["sfa_open_kept"], [0.2, 0.2, 0.2, 0])
-    assert adata.uns["sfa"]["coverage"]["share_vocabulary"] == pytest.approx(0.1)
-    assert adata.uns["sfa"]["coverage"]["share_ocrs"] == pytest.approx(0.2)
+    assert adata.uns["sfa"]["coverage"]["fraction_vocabulary"] == pytest.approx(0.1)
+    assert adata.uns["sfa"]["coverage"]["fraction_ocrs"] == pytest.approx(0.2)
     assert adata.uns["sfa"]["params"]["n_ocrs_used"] == 20
     assert np.isfinite(vectors).all()
     assert_same(vectors[0], vectors[2])

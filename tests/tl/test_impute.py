@@ -106,7 +106,7 @@ def test_values_add_up_to_the_open_ocrs(folder):
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 def test_on_disk(chromfound, tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr("scfound_atac.tl._impute._BLOCK_BYTES", 4 * N_OCRS * 7)  # several blocks
+    monkeypatch.setattr("scfound_atac.inference.impute._BLOCK_BYTES", 4 * N_OCRS * 7)  # several blocks
     adata = make_cells()
     before = adata.copy()
     path = tmp_path / f"imputed{suffix}"
@@ -129,7 +129,7 @@ def test_file_is_removed_on_error(chromfound, tmp_path, monkeypatch):
         msg = "disk is on fire"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr("scfound_atac.inference._imputation.largest", fail)
+    monkeypatch.setattr("scfound_atac.inference.impute.largest", fail)
     for suffix in (".h5ad", ".zarr"):
         with pytest.raises(RuntimeError, match="on fire"):
             sfa.tl.impute(make_cells(), model=chromfound, out=tmp_path / f"imputed{suffix}")
@@ -170,7 +170,7 @@ def test_order_of_ocrs_and_cells(folder):
 
 def test_blocks(folder, monkeypatch):
     expected = imputed(make_cells(), folder)
-    monkeypatch.setattr("scfound_atac.tl._impute._BLOCK_BYTES", 1)
+    monkeypatch.setattr("scfound_atac.inference.impute._BLOCK_BYTES", 1)
     assert_same_up_to_rounding(imputed(make_cells(), folder), expected)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from scfound_atac.inference._cells import read_cells
-from scfound_atac.train.finetune import _SHOWN, FinetuneOptions, apply, finetune, focal_loss, make_classifier
+from scfound_atac.data import Cells
+from scfound_atac.inference.classifier import _SHOWN
+from scfound_atac.train.finetune import FinetuneOptions, apply, finetune, focal_loss, make_classifier
 
 BACKBONES = ("region-set", "chromfound", "epifoundation")
 OPTIONS = {
@@ -19,7 +20,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def cells(make_labelled):
-    return read_cells(make_labelled(120))
+    return Cells.read(make_labelled(120))
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +97,8 @@ def test_best_epoch_is_kept(tiny_backbones, cells, codes, monkeypatch):
 def test_batches_and_order_of_ocrs_do_not_matter(tiny_backbones, make_labelled, backbone):
     adata = make_labelled(30)
     columns = np.random.default_rng(1).permutation(adata.n_vars)
-    plain = make_classifier(tiny_backbones[backbone], read_cells(adata), 4)
-    other = make_classifier(tiny_backbones[backbone], read_cells(adata[:, columns].copy()), 4)
+    plain = make_classifier(tiny_backbones[backbone], Cells.read(adata), 4)
+    other = make_classifier(tiny_backbones[backbone], Cells.read(adata[:, columns].copy()), 4)
     logits, vectors = apply(plain, np.arange(30), 4)
     again, seen = apply(other, np.arange(30), 4, batch_size=7)
     np.testing.assert_allclose(again, logits, atol=1e-4)
@@ -136,7 +137,7 @@ def test_same_seed_same_weights(tiny_backbones, cells, codes):
 
 
 def test_without_cells_to_hold_out(tiny_backbones, make_labelled):
-    classifier = make_classifier(tiny_backbones["region-set"], read_cells(make_labelled(4)), 4)
+    classifier = make_classifier(tiny_backbones["region-set"], Cells.read(make_labelled(4)), 4)
     with pytest.raises(ValueError, match="no label has two cells.*mode='probe'"):
         finetune(classifier, np.arange(4), 4, FinetuneOptions(), progress=False)
 

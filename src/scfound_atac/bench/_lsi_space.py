@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ..data._tfidf import inverse_document_frequency, tfidf
-from ..inference._spectral import unit_length
+from ..inference.spectral import unit_length
 from ..pp._lsi import without_depth
 
 if TYPE_CHECKING:

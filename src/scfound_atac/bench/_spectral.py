@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import get_atac
-from ..inference._spectral import spectral_fit
+from ..inference.spectral import spectral_fit
 from ..pp._counts import read_counts
 
 if TYPE_CHECKING:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+N_FIT_CELLS = 20_000
+"""Cells that something is fitted to, unless a number is asked for: the components of more hardly differ, and PCA of per-OCR vectors holds a
+table of these cells x these cells (3 GB)."""
+
+
 def fit_rows(names: pd.Index | NDArray[np.object_], n: int, seed: int) -> NDArray[np.int64]:
     """At most `n` rows, those whose seeded hash of the name is smallest, so that cell order plays no part; rising."""
     if len(names) <= n:

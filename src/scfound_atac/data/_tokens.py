@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .._rows import iter_rows
 from ..genome import best_overlaps
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -31,22 +30,22 @@ class Coverage:
     n_open, n_lost, n_ambiguous
         The cell's open OCRs; those of them without a peak in the vocabulary; those that overlap several, of which the one that shares most
         bases is taken.
-    share_vocabulary
-        Share of the vocabulary's peaks that the data's OCRs reach.
-    share_ocrs
-        Share of the data's OCRs with a peak in the vocabulary.
+    fraction_vocabulary
+        Fraction of the vocabulary's peaks that the data's OCRs reach.
+    fraction_ocrs
+        Fraction of the data's OCRs with a peak in the vocabulary.
     """
 
     n_tokens: NDArray[np.int64]
     n_open: NDArray[np.int64]
     n_lost: NDArray[np.int64]
     n_ambiguous: NDArray[np.int64]
-    share_vocabulary: float
-    share_ocrs: float
+    fraction_vocabulary: float
+    fraction_ocrs: float
 
     @property
-    def share_open(self) -> float:
-        """Share of all open OCRs of all cells that have a peak in the vocabulary; NaN if no OCR is open."""
+    def fraction_open(self) -> float:
+        """Fraction of all open OCRs of all cells that have a peak in the vocabulary; NaN if no OCR is open."""
         n_open = int(self.n_open.sum())
         return 1 - int(self.n_lost.sum()) / n_open if n_open else float("nan")
 
@@ -77,7 +76,7 @@ class Tokenizer:
     def __init__(self, vocabularies: Vocabularies, ocrs: pd.DataFrame, *, max_tokens: int, seed: int = 0) -> None:
         best = best_overlaps(ocrs, vocabularies.ocrs)
         self.max_tokens, self.seed = max_tokens, seed
-        self._share_vocabulary = best["b"].nunique() / max(len(vocabularies.ocrs), 1)
+        self._fraction_vocabulary = best["b"].nunique() / max(len(vocabularies.ocrs), 1)
         self.is_known, self._is_ambiguous = np.zeros((2, len(ocrs)), dtype=bool)
         self.is_known[best["a"]] = True
         self._is_ambiguous[best["a"]] = best["n_targets"] > 1
@@ -92,11 +91,11 @@ class Tokenizer:
         tokens.sort_indices()  # so that the order of the data's columns plays no part
         return tokens
 
-    def coverage(self, matrix: Any) -> Coverage:
-        """One pass over a matrix (n_cells, n_ocrs), of any kind that `scfound_atac.data.iter_rows` reads."""
+    def coverage(self, chunks: Iterable[sparse.csr_matrix]) -> Coverage:
+        """How much of some cells the vocabulary holds; chunks of them, each (cells, n_ocrs)."""
         columns = np.column_stack([np.ones(len(self.is_known)), ~self.is_known, self._is_ambiguous])
         n_tokens, counts = [], []
-        for _, chunk in iter_rows(matrix):
+        for chunk in chunks:
             n_tokens.append(np.diff(self._tokens(chunk).indptr))
             counts.append(_is_open(chunk) @ columns)
         n_open, n_lost, n_ambiguous = np.concatenate(counts).astype(np.int64).T
@@ -105,7 +104,7 @@ class Tokenizer:
             n_open,
             n_lost,
             n_ambiguous,
-            self._share_vocabulary,
+            self._fraction_vocabulary,
             float(self.is_known.mean()),
         )
 

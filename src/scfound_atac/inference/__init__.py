@@ -1,26 +1,4 @@
-"""Stream cells through a network: batching, device, precision, PCA."""
+"""What each kind of model does with cells: embed them, impute them, read them for a head.
 
-from __future__ import annotations
-
-from ._mixture import MixtureBasis, embed_mixture
-from ._pca import PCA
-from ._peak_sets import PeakSetRunner, embed_peak_sets
-from ._profiles import ProfileSpace, embed_profiles
-from ._readers import cell_reader
-from ._runner import Runner
-from ._stream import Basis, Embedding, embed_matrix
-
-__all__ = [
-    "PCA",
-    "Basis",
-    "Embedding",
-    "MixtureBasis",
-    "PeakSetRunner",
-    "ProfileSpace",
-    "Runner",
-    "cell_reader",
-    "embed_matrix",
-    "embed_mixture",
-    "embed_peak_sets",
-    "embed_profiles",
-]
+`kinds.py` is the table of kinds; each has one file here. These are innards: `scfound_atac.tl` and `scfound_atac.model` are for users.
+"""

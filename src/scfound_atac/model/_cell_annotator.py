@@ -10,14 +10,14 @@ import pandas as pd
 from scipy.special import softmax
 
 from .. import __version__
-from .._anndata import get_atac, get_column
+from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
+from ..data import Cells
 from ..genome import genome_order, ocr_names
 from ..hub._load import as_checkpoint
-from ..inference._cell_features import CellFeatures
-from ..inference._cell_vectors import check_backbone
-from ..inference._cells import read_cells
+from ..inference.features import CellFeatures
+from ..inference.kinds import kind_of
 from ..scores import annotation_scores, temperature
 from ..train.linear_head import LinearHead, fit_head, hold_out, refit_head
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..hub import Checkpoint
-    from ..inference._cells import Cells
 
 UNKNOWN = "unknown"
 MODES = ("probe", "finetune", "paper")
@@ -54,7 +53,7 @@ class Annotation:
         Distance to the nearest cells of the reference, the larger the less is known; NaN for cells without open OCRs.
     probabilities
         Of each label of the reference, cells x labels.
-    share_ocrs
+    fraction_ocrs
         Share of the reference's OCRs that the cells were measured on; 0 if that had no say.
     """
 
@@ -62,7 +61,7 @@ class Annotation:
     confidence: pd.Series
     novelty: pd.Series
     probabilities: pd.DataFrame
-    share_ocrs: float
+    fraction_ocrs: float
 
 
 class CellAnnotator:
@@ -74,8 +73,8 @@ class CellAnnotator:
 
     Parameters
     ----------
-    backbone
-        ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
+    model
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
     measured
         Use the spectral components of the counts beside the backbone's vector. Without them the labels rest on the backbone alone.
     seed
@@ -94,11 +93,9 @@ class CellAnnotator:
     >>> annotator.save("my_annotator")
     """
 
-    def __init__(
-        self, backbone: str | Path | Checkpoint = "region-set", *, measured: bool = True, seed: int = 0
-    ) -> None:
-        self.checkpoint = as_checkpoint(backbone)
-        check_backbone(self.checkpoint)
+    def __init__(self, model: str | Path | Checkpoint = "region-set", *, measured: bool = True, seed: int = 0) -> None:
+        self.checkpoint = as_checkpoint(model)
+        kind_of(self.checkpoint).check_backbone()
         self.measured, self.seed = measured, seed
         self.labels: list[str] = []
         self.labels_key = ""
@@ -129,7 +126,7 @@ class CellAnnotator:
         Parameters
         ----------
         reference
-            Cells x OCRs with counts and labels.
+            Cells x OCRs with counts and labels, or `scfound_atac.data.Cells` that were read already.
         labels_key
             Column of ``obs``. Cells without a label, or labelled ``"unknown"``, are left out.
         mode
@@ -175,9 +172,8 @@ class CellAnnotator:
         if finetune_options and mode == "probe":
             msg = f"mode='probe' trains no network and takes no {', '.join(finetune_options)}: use mode='finetune'."
             raise TypeError(msg)
-        atac = get_atac(reference, modality)
-        codes, labels = _read_labels(reference, atac, labels_key)
-        cells = read_cells(atac, layer=layer, genome=genome)
+        cells = Cells.read(reference, layer=layer, genome=genome, modality=modality, role="reference")
+        codes, labels = read_labels(cells.column(labels_key), labels_key, role=cells.role)
         used = (codes >= 0) & ~cells.is_empty
         present = np.unique(codes[used])
         if len(present) < 2:
@@ -266,7 +262,7 @@ class CellAnnotator:
         if wrong := [name for name in options if name not in known]:
             msg = f"Fine-tuning has no option {wrong[0]!r}; it takes train_batch_size, {', '.join(k for k in known if k != 'batch_size')}."
             raise TypeError(msg)
-        settled = FinetuneOptions.of(self.checkpoint.model_class, len(codes), **options)
+        settled = FinetuneOptions.of(self.checkpoint, len(codes), **options)
         is_paper = mode == "paper"
         classifier = make_classifier(
             self.checkpoint, cells, n_classes, paper=is_paper, crop_size=settled.crop_size, seed=self.seed
@@ -322,8 +318,7 @@ class CellAnnotator:
             If the counts are not usable, or a head that is tied to the reference's OCRs meets others.
         """
         features = self._trained()
-        atac = get_atac(adata, modality)
-        cells = read_cells(atac, layer=layer, genome=genome)
+        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         there = np.flatnonzero(~cells.is_empty)
         probabilities = np.full((len(cells), len(self.labels)), np.nan)
         novelty = np.full(len(cells), np.nan)
@@ -338,27 +333,27 @@ class CellAnnotator:
                 read = features(
                     kept, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar
                 )
-                share = read.share_ocrs if read.measured is not None else 0.0
+                share = read.fraction_ocrs if read.measured is not None else 0.0
                 is_all = read.measured is not None or features.view is None
                 head, seen = self._heads["all" if is_all else "known"], read.all()
                 if not is_all:
                     logger.warning(
                         "Only %.1f %% of the reference's OCRs are among these: labels rest on the backbone alone",
-                        100 * read.share_ocrs,
+                        100 * read.fraction_ocrs,
                     )
                 probabilities[there] = head.probabilities(seen)
-            is_same = self.mode == "paper" or read.share_ocrs >= _SAME_OCRS
+            is_same = self.mode == "paper" or read.fraction_ocrs >= _SAME_OCRS
             novelty[there], is_unknown[there] = head.judge(seen, self._n_neighbors, same_ocrs=is_same)
         best = np.where(cells.is_empty, 0, np.nan_to_num(probabilities).argmax(axis=1))
         labels = np.asarray(self.labels, dtype=object)[best]
         labels[is_unknown] = UNKNOWN
-        index = atac.obs_names
+        index = cells.index
         return Annotation(
             labels=pd.Series(pd.Categorical(labels, categories=[*self.labels, UNKNOWN]), index=index),
             confidence=pd.Series(probabilities[np.arange(len(best)), best], index=index),
             novelty=pd.Series(novelty, index=index),
             probabilities=pd.DataFrame(probabilities, index=index, columns=self.labels),
-            share_ocrs=share,
+            fraction_ocrs=share,
         )
 
     def _trained(self) -> CellFeatures:
@@ -368,11 +363,11 @@ class CellAnnotator:
         return self._features
 
     def _apply_paper(self, cells: Cells, device: str) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        from ..inference._runner import resolve_device
+        from ..inference.options import resolve_device
         from ..train.finetune import apply, make_classifier
 
         trained = self._trained().checkpoint
-        if trained.model_class == "ChromFound" and _names(cells.ocrs) != _names(self._paper["ocrs"]):
+        if kind_of(trained).paper_head_is_tied and _names(cells.ocrs) != _names(self._paper["ocrs"]):
             msg = (
                 "The paper's head is tied to the OCRs of its reference, and these are others. Bring the cells to them with "
                 "sfa.pp.map_ocrs(adata, reference), or train with mode='probe' or 'finetune', which take any."
@@ -453,12 +448,3 @@ def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels
 def _names(ocrs: pd.DataFrame) -> list[str]:
     """OCRs in genome order, to compare two sets."""
     return ocr_names(ocrs.iloc[genome_order(ocrs)]).tolist()
-
-
-def _read_labels(reference: AnnData | MuData, atac: AnnData, key: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Label of each cell as a number, -1 for none, and the labels in order; from the modality, or else from the MuData."""
-    names = get_column(reference, atac, key).astype(object)
-    text = names.astype(str).str.strip()
-    text = text.where(names.notna() & (text != "") & (text != UNKNOWN))
-    codes, labels = pd.factorize(text, sort=True)
-    return codes.astype(np.int64), [str(label) for label in labels]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
@@ -16,15 +15,15 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from .. import __version__
-from .._anndata import check_values, get_matrix, refuse_normalised
 from .._settings import settings
-from ..data import iter_rows, prepare_rows
-from ..data._factors import region_factors
-from ..genome import get_ocrs
-from ..genome._ocrs import checked_ocrs
+from ..data import Cells, prepare_rows
+from ..data._cells import read_columns
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
+from ..genome._ocrs import declared_genome
 from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
-from ..inference import Runner, embed_matrix
+from ..inference.chromfound import Runner, embed_cells
+from ..inference.kind import known_in_genome_order, ocr_columns
 from ..nn import ChromFoundConfig, ChromFoundNet
 from ..train.lightning import CellDataModule, MaskedTrainingPlan, ObjectivesTrainingPlan
 from ..train.scvi_module import ChromFoundModule
@@ -32,11 +31,12 @@ from ..train.scvi_module import ChromFoundModule
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    from ..inference._runner import Pooling
+    from ..inference.chromfound import Pooling
 
 OCR_FILE = "ocrs.tsv.gz"
 
@@ -94,16 +94,10 @@ class ChromFound(BaseModelClass):
             )
             raise ValueError(msg)
         self._checkpoint = checkpoint
-        ocrs = get_ocrs(self.adata.var)
-        order = Runner(checkpoint, ocrs, device="cpu", batch_size=1).order
-        columns = [
-            checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()),
-            ocrs["start"].to_numpy(),
-            ocrs["end"].to_numpy(),
-        ]
-        if n_factors := checkpoint.net.config.n_factors:
-            columns.append(region_factors(ocrs, n_factors, checkpoint.region_table()))
-        self.module = ChromFoundModule(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
+        _, ocrs = read_columns(self.adata, genome=self._setup["genome"])
+        order = known_in_genome_order(ocrs, checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
+        columns = ocr_columns(checkpoint, ocrs, order)
+        self.module = ChromFoundModule(checkpoint.net, *map(torch.from_numpy, columns.values()))
         self._order = order
         n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
         self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
@@ -139,13 +133,13 @@ class ChromFound(BaseModelClass):
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
             raise ValueError(msg)
-        checked_ocrs(adata.var, genome, adata.uns.get("genome"))
-        if recipe is not None:
-            refuse_normalised(
-                get_matrix(adata, layer),
-                f"layers[{layer!r}]" if layer else "X",
-                ". Pass recipe=None to use what is normalised already, or layer= a layer with counts.",
-            )
+        Cells.read(
+            adata,
+            layer=layer,
+            genome=genome,
+            values="any" if recipe is None else "counts",
+            or_else=", or set up with recipe=None to use what is normalised already",
+        )
         setup_method_args = cls._get_setup_method_args(
             **locals()
         )  # the arguments of this call: no other variable before this line
@@ -230,8 +224,9 @@ class ChromFound(BaseModelClass):
         if objectives is not None and setup["recipe"] is None:
             msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
             raise ValueError(msg)
+        values = self._cells(self.adata).to_memory()[:, self._order]
         data = CellDataModule(
-            self._values(self.adata, prepared=objectives is None)[:, self._order],
+            self._prepare(values) if objectives is None else values,
             batch_size=batch_size,
             crop_size=crop_size,
             train_size=train_size,
@@ -283,32 +278,34 @@ class ChromFound(BaseModelClass):
             },
         )
 
-    def _values(self, adata: AnnData, *, prepared: bool = True) -> csr_matrix:
-        """Prepared accessibility, or the counts, in the columns' own order."""
-        from scipy.sparse import vstack
+    @property
+    def _setup(self) -> dict[str, Any]:
+        """The arguments of `setup_anndata`."""
+        return self.adata_manager.registry["setup_args"]
 
-        layer = self.adata_manager.registry["setup_args"]["layer"]
-        chunks = [self._prepare(rows) if prepared else rows for _, rows in iter_rows(get_matrix(adata, layer))]
-        return vstack(chunks, format="csr", dtype=np.float32)
+    def _cells(self, adata: AnnData) -> Cells:
+        setup = self._setup
+        values: Literal["any", "counts"] = "any" if setup["recipe"] is None else "counts"
+        return Cells.read(adata, layer=setup["layer"], genome=setup["genome"], values=values)
 
     def _prepare(self, rows: csr_matrix) -> csr_matrix:
-        check_values(rows, "the registered matrix")
-        if self.adata_manager.registry["setup_args"]["recipe"] is None:
-            return rows
-        return prepare_rows(rows, **self._checkpoint.preparation)
+        return rows if self._setup["recipe"] is None else prepare_rows(rows, **self._checkpoint.preparation)
 
     def _apply(
-        self, adata: AnnData | None, pooling: Pooling, n_components: int | None, batch_size: Any
-    ) -> tuple[Any, NDArray]:
-        adata = self._validate_anndata(adata)
-        runner = Runner(
-            self._checkpoint, get_ocrs(adata.var), pooling=pooling, device=self.device, batch_size=batch_size
+        self, adata: AnnData | None, pooling: Pooling, n_components: int | None, n_fit_cells: int, batch_size: Any
+    ) -> NDArray[np.float32]:
+        """Vectors of cells: components, or one number per column of ``var``."""
+        cells = self._cells(self._validate_anndata(adata))
+        runner = Runner(self._checkpoint, cells.ocrs, pooling=pooling, device=self.device, batch_size=batch_size)
+        vectors, axes = embed_cells(
+            cells,
+            runner,
+            prepare=self._prepare,
+            n_components=n_components,
+            fit_rows=fit_rows(cells.names, n_fit_cells, seed=0),
+            progress=settings.progress_bar,
         )
-        matrix = get_matrix(adata, self.adata_manager.registry["setup_args"]["layer"])
-        result = embed_matrix(
-            matrix, runner, prepare=self._prepare, n_components=n_components, progress=settings.progress_bar
-        )
-        return result, runner.order
+        return vectors if axes is not None else cells.to_var(vectors.T, runner.order).T
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -316,6 +313,7 @@ class ChromFound(BaseModelClass):
         adata: AnnData | None = None,
         *,
         n_components: int | None = 50,
+        n_fit_cells: int = N_FIT_CELLS,
         batch_size: int | Literal["auto"] = "auto",
     ) -> NDArray[np.float32]:
         """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1).
@@ -326,6 +324,8 @@ class ChromFound(BaseModelClass):
             Cells to embed; the registered ones if None.
         n_components
             Principal components, or None for the whole vector, one number per OCR of ``var``.
+        n_fit_cells
+            PCA is fitted to at most this many cells, chosen by their names, as in `scfound_atac.tl.embed`.
         batch_size
             Cells per forward pass.
 
@@ -334,10 +334,7 @@ class ChromFound(BaseModelClass):
         Array (n_obs, n_components), or (n_obs, n_vars), float32.
         """
         self._check_if_trained(warn=True)
-        result, order = self._apply(adata, "hidden_mean", n_components, batch_size)
-        if n_components is not None:
-            return result.vectors
-        return _in_column_order(result.vectors, order, self.adata.n_vars)
+        return self._apply(adata, "hidden_mean", n_components, n_fit_cells, batch_size)
 
     @torch.inference_mode()
     def get_reconstruction(
@@ -345,8 +342,7 @@ class ChromFound(BaseModelClass):
     ) -> NDArray[np.float32]:
         """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
         self._check_if_trained(warn=True)
-        result, order = self._apply(adata, "reconstruction", None, batch_size)
-        return _in_column_order(result.vectors, order, self.adata.n_vars)
+        return self._apply(adata, "reconstruction", None, N_FIT_CELLS, batch_size)
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.
@@ -374,7 +370,9 @@ class ChromFound(BaseModelClass):
             regions=self._checkpoint.regions,
             overwrite=overwrite,
         )
-        get_ocrs(self.adata.var)[["chrom", "start", "end"]].to_csv(folder / OCR_FILE, sep="\t", index=False)
+        read_columns(self.adata, genome=self._setup["genome"])[1][["chrom", "start", "end"]].to_csv(
+            folder / OCR_FILE, sep="\t", index=False
+        )
         if save_anndata:
             self.adata.write_h5ad(folder / "adata.h5ad")
 
@@ -390,7 +388,8 @@ class ChromFound(BaseModelClass):
         table = Path(dir_path) / OCR_FILE
         if table.is_file():
             saved = pd.MultiIndex.from_frame(pd.read_csv(table, sep="\t"))
-            given = pd.MultiIndex.from_frame(get_ocrs(adata.var)[["chrom", "start", "end"]])
+            _, ocrs = read_columns(adata, genome=declared_genome(adata.uns.get("genome")) or "GRCh38")
+            given = pd.MultiIndex.from_frame(ocrs[["chrom", "start", "end"]])
             if len(saved.symmetric_difference(given)):
                 msg = (
                     f"adata has other OCRs than the saved model ({len(given.difference(saved))} of {len(given)} are new). "
@@ -398,9 +397,3 @@ class ChromFound(BaseModelClass):
                 )
                 raise ValueError(msg)
         return cls.from_pretrained(Path(dir_path), adata)
-
-
-def _in_column_order(vectors: NDArray[np.float32], order: NDArray[np.int64], n_vars: int) -> NDArray[np.float32]:
-    whole = np.zeros((len(vectors), n_vars), dtype=np.float32)
-    whole[:, order] = vectors
-    return whole

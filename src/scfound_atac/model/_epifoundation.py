@@ -19,7 +19,7 @@ from ..data._build_vocabularies import build_vocabularies
 from ..data._vocabularies import is_special
 from ..genome._ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
-from ..inference import PeakSetRunner, embed_peak_sets
+from ..inference.epifoundation import PeakSetRunner, embed_peak_sets
 from ..nn import EpiFoundationConfig, EpiFoundationNet
 from ..train.loop import BEST, make_fabric, own_randomness
 from ..train.paired_data import (
@@ -508,6 +508,6 @@ class EpiFoundation:
     def _embed(self, atac: AnnData, runner: PeakSetRunner, genome: str | None, seed: int) -> NDArray[np.float32]:
         if not self._is_trained:
             logger.warning("the network is not trained: call train() first")
-        tokenizer, matrix = self._reader.tokenizer(atac, genome, runner.net.config.max_tokens, seed)
-        names = atac.obs_names.to_numpy(dtype=object)
-        return embed_peak_sets(matrix, tokenizer, runner, names, progress=settings.progress_bar)
+        cells = self._reader.cells(atac, genome)
+        tokenizer = self._reader.tokenizer(cells, runner.net.config.max_tokens, seed)
+        return embed_peak_sets(cells, tokenizer, runner, progress=settings.progress_bar)

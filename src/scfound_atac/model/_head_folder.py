@@ -14,8 +14,7 @@ import pandas as pd
 
 from ..hub import load, save
 from ..hub._checkpoint import WEIGHTS_FILE
-from ..inference._cell_features import CellFeatures
-from ..inference._measured_view import MeasuredView
+from ..inference.features import CellFeatures, MeasuredView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,11 +13,11 @@ from tqdm.auto import tqdm
 from .._anndata import get_atac
 from .._logging import logger
 from .._settings import settings
+from ..data import Cells
 from ..hub._load import as_checkpoint
-from ..inference._cell_features import CellFeatures
-from ..inference._cell_vectors import check_backbone
-from ..inference._cells import read_cells
-from ..inference._runner import resolve_device
+from ..inference.features import CellFeatures
+from ..inference.kinds import kind_of
+from ..inference.options import resolve_device
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
 from ..train.expression import read_expression, split_cells
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..hub import Checkpoint
-    from ..inference._cell_features import Features
+    from ..inference.features import Features
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
@@ -53,8 +53,8 @@ class RNAPredictor:
 
     Parameters
     ----------
-    backbone
-        ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
+    model
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
     head
         ``"gene-query"``: every gene asks by a vector of its own (bioRxiv 2025.02.05.636688); the vectors start from those of an
         EpiFoundation backbone that knows the gene. ``"mlp"``: two layers, 1,024 wide between them (arXiv 2505.12638, A.3). The
@@ -83,7 +83,7 @@ class RNAPredictor:
 
     def __init__(
         self,
-        backbone: str | Path | Checkpoint = "region-set",
+        model: str | Path | Checkpoint = "region-set",
         *,
         head: Literal["gene-query", "mlp"] = "gene-query",
         measured: bool = True,
@@ -92,8 +92,8 @@ class RNAPredictor:
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
-        self.checkpoint = as_checkpoint(backbone)
-        check_backbone(self.checkpoint)
+        self.checkpoint = as_checkpoint(model)
+        kind_of(self.checkpoint).check_backbone()
         self.head, self.measured, self.seed = head, measured, seed
         self.genes: list[str] = []
         self.scale = ""
@@ -163,7 +163,8 @@ class RNAPredictor:
             raise ValueError(msg)
         atac = get_atac(mdata, modality)
         target = read_expression(mdata, atac, modality=rna_modality, layer=rna_layer, genes=genes, binned=binned)
-        cells = read_cells(atac, layer=layer, genome=genome).subset(atac.obs_names.get_indexer(target.names))
+        read_all = Cells.read(mdata, layer=layer, genome=genome, modality=modality, role="mdata")
+        cells = read_all.subset(atac.obs_names.get_indexer(target.names))
         rows = split_cells(mdata, atac, target.names, split_key=split_key, seed=self.seed)
         train, validation, test = rows["train"], rows["validation"], rows["test"]
 
@@ -270,12 +271,11 @@ class RNAPredictor:
             missing = wanted[columns < 0]
             msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists what was."
             raise KeyError(msg)
-        atac = get_atac(adata, modality)
-        cells = read_cells(atac, layer=layer, genome=genome)
+        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         x = self._scaled(read, features)
         told = _apply(net, x, columns) * self._scaling["y_scale"][columns] + self._scaling["y_mean"][columns]
-        return pd.DataFrame(told, index=atac.obs_names, columns=[self.genes[i] for i in columns])
+        return pd.DataFrame(told, index=cells.index, columns=[self.genes[i] for i in columns])
 
     def _scaled(self, read: Features, features: CellFeatures) -> NDArray[np.float32]:
         x = np.zeros((len(read.known), len(self._scaling["x_mean"])), dtype=np.float32)
@@ -285,7 +285,7 @@ class RNAPredictor:
         if features.view is not None and read.measured is None:
             logger.warning(
                 "Only %.1f %% of the OCRs of the training cells are among these: the prediction rests on the backbone alone",
-                100 * read.share_ocrs,
+                100 * read.fraction_ocrs,
             )
         return x
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .._anndata import get_atac
-from ._counts import read_counts
+from .._anndata import check_target, get_atac
+from .._keys import check_key
+from ..data import Cells
 from ._lsi import tfidf_lsi
 
 if TYPE_CHECKING:
@@ -55,17 +56,20 @@ def aggregate_neighbors(
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 of the shape of X.
+    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 of the shape of X; columns that are no OCRs, such as the genes
+    of a 10x multiome object, are 0.
 
     Raises
     ------
     ValueError
         If `n_neighbors` is negative, there is more than one cell but one OCR, or values are negative or not finite.
     """
+    check_target(get_atac(adata, modality), copy=copy)
+    check_key(key_added)
+    cells = Cells.read(adata, layer=layer, modality=modality, values="any", coordinates=False)
+    total = neighbor_sum(cells.to_memory(), n_neighbors=n_neighbors, n_components=n_components, seed=seed)
     data = adata.copy() if copy else adata
-    atac = get_atac(data, modality)
-    counts = read_counts(atac, layer)
-    atac.layers[key_added] = neighbor_sum(counts, n_neighbors=n_neighbors, n_components=n_components, seed=seed)
+    get_atac(data, modality).layers[key_added] = cells.widen(total)
     return data if copy else None
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .._anndata import get_atac, get_matrix
+from .._anndata import check_target, check_values, get_atac, get_matrix, role_of
+from ..data import iter_rows
 from ..data._expression_levels import bin_rows
-from ._counts import read_counts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,10 +57,17 @@ def bin_expression(
     KeyError
         If there is no such layer or modality.
     """
+    check_target(get_atac(adata, modality), copy=copy, role=role_of(adata, modality))
     data = adata.copy() if copy else adata
     rna = get_atac(data, modality)
-    levels = bin_rows(read_counts(rna, layer, column="gene"), n_bins)
-    matrix = get_matrix(rna, layer)
+    role = role_of(adata, modality)
+    matrix = get_matrix(rna, layer, role)
+    where = f"{role}.X" if layer is None else f"{role}.layers[{layer!r}]"
+    chunks = [sparse.csr_matrix((0, rna.n_vars), dtype=np.float32)]
+    for rows, chunk in iter_rows(matrix):
+        check_values(chunk, where, rows=rows, column="gene")
+        chunks.append(chunk)
+    levels = bin_rows(sparse.vstack(chunks, format="csr"), n_bins)
     if isinstance(matrix, np.ndarray):
         rna.layers[key_added] = levels.toarray()
     else:

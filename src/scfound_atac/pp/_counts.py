@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from scipy import sparse
-
-from .._anndata import check_values, get_matrix
-from ..data import iter_rows, shape_of
+from ..data import Cells
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
+    from scipy import sparse
 
 
-def read_counts(adata: AnnData, layer: str | None, *, column: str = "OCR") -> sparse.csr_matrix:
-    """All cells, float32 CSR, not sharing memory with `adata`; ValueError for NaN, infinite and negative values, as of a `column`."""
-    matrix = get_matrix(adata, layer)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    chunks = []
-    for index, chunk in iter_rows(matrix):
-        check_values(chunk, where, rows=index, column=column)
-        chunks.append(chunk)
-    if not chunks:
-        return sparse.csr_matrix(shape_of(matrix), dtype=np.float32)
-    return sparse.vstack(chunks, format="csr")
+def read_counts(data: Any, layer: str | None, modality: str | None = None, **options: Any) -> sparse.csr_matrix:
+    """The OCRs of all cells, float32 CSR, not sharing memory with `data`; `options` are those of `Cells.read`, and any values will do."""
+    return Cells.read(data, layer=layer, modality=modality, values="any", coordinates=False, **options).to_memory()
 
 
 def refuse_backed(adata: AnnData) -> None:

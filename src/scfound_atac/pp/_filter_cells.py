@@ -50,11 +50,11 @@ def filter_cells(
     ValueError
         If no cell would be left, values are negative or not finite, or `adata` is backed.
     """
+    refuse_backed(get_atac(adata, modality))
+    n_ocrs = np.diff(read_counts(adata, layer, modality).indptr).astype(np.int64)
+    keep = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
     data = adata.copy() if copy else adata
     atac = get_atac(data, modality)
-    refuse_backed(atac)
-    n_ocrs = np.diff(read_counts(atac, layer).indptr).astype(np.int64)
-    keep = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
     atac.obs["n_ocrs"] = n_ocrs
     subset(data, atac, cells=keep)
     return data if copy else None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import get_atac
-from ._counts import read_counts, refuse_backed, subset
+from .._labels import read_labels
+from ..data import Cells
+from ._counts import refuse_backed, subset
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
@@ -53,7 +54,8 @@ def filter_ocrs(
 
     Returns
     -------
-    None, or the filtered copy if `copy`. Sets ``var["n_cells"]``, the number of cells an OCR is open in.
+    None, or the filtered copy if `copy`. Sets ``var["n_cells"]``, the number of cells an OCR is open in. Columns that are no OCRs, such as
+    the genes of a 10x multiome object, stay, and have 0 there.
 
     Raises
     ------
@@ -62,40 +64,36 @@ def filter_ocrs(
     ValueError
         If no OCR would be left, values are negative or not finite, or `adata` is backed.
     """
+    refuse_backed(get_atac(adata, modality))
+    cells = Cells.read(adata, layer=layer, modality=modality, values="any", coordinates=False)
+    groups = None if groupby is None else read_labels(cells.column(groupby), groupby, role=cells.role)[0]
+    counts = cells.to_memory()
+    passes = ocrs_to_keep(counts, groups, min_cells=min_cells, min_fraction=min_fraction)
+    keep, n_cells = np.ones(cells.n_vars, dtype=bool), np.zeros(cells.n_vars, dtype=np.int64)
+    columns = cells.var_columns(np.arange(cells.n_ocrs))
+    keep[columns], n_cells[columns] = passes, counts.getnnz(axis=0)
     data = adata.copy() if copy else adata
     atac = get_atac(data, modality)
-    refuse_backed(atac)
-    labels = get_labels(atac, groupby)
-    counts = read_counts(atac, layer)
-    keep = ocrs_to_keep(counts, labels, min_cells=min_cells, min_fraction=min_fraction)
-    atac.var["n_cells"] = counts.getnnz(axis=0).astype(np.int64)
+    atac.var["n_cells"] = n_cells
     subset(data, atac, ocrs=keep)
     return data if copy else None
 
 
-def get_labels(adata: AnnData, groupby: str | None) -> pd.Series | None:
-    """The column, or None without `groupby`; KeyError if it is missing."""
-    if groupby is None:
-        return None
-    if groupby not in adata.obs:
-        msg = f"There is no column {groupby!r} in adata.obs. Columns: {list(adata.obs.columns)}."
-        raise KeyError(msg)
-    return adata.obs[groupby]
-
-
 def ocrs_to_keep(
-    counts: csr_matrix, labels: pd.Series | None, *, min_cells: int | None, min_fraction: float
+    counts: csr_matrix, groups: NDArray[np.int64] | None, *, min_cells: int | None, min_fraction: float
 ) -> NDArray[np.bool_]:
-    """Mask of the OCRs that pass; ValueError if there are none."""
-    if labels is None:
+    """Mask of the OCRs that pass; ValueError if there are none. Groups are numbered from 0, and -1 is none."""
+    if groups is None:
         keep = counts.getnnz(axis=0) >= (min_cells or 0)
     else:
         keep = np.zeros(counts.shape[1], dtype=bool)
-        for group in labels.dropna().unique():
-            cells = np.flatnonzero((labels == group).to_numpy(dtype=bool, na_value=False))
+        for group in range(groups.max() + 1):
+            cells = np.flatnonzero(groups == group)
+            if not len(cells):
+                continue
             keep |= counts[cells].getnnz(axis=0) >= min_fraction * len(cells)
     if not keep.any():
-        rule = f"{min_cells} cells" if labels is None else f"{min_fraction:.1%} of the cells of any group"
+        rule = f"{min_cells} cells" if groups is None else f"{min_fraction:.1%} of the cells of any group"
         msg = f"No OCR is open in {rule}. Use a lower bound, for example sfa.pp.filter_ocrs(adata, min_cells=1)."
         raise ValueError(msg)
     return keep

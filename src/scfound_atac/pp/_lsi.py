@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._anndata import get_atac
+from .._anndata import check_target, get_atac
+from .._keys import check_key
 from ..data._tfidf import inverse_document_frequency, tfidf
 from ._counts import read_counts
 
@@ -62,9 +63,11 @@ def lsi(
     ValueError
         If there are fewer than two cells or OCRs, or values are negative or not finite.
     """
+    check_target(get_atac(adata, modality), copy=copy)
+    check_key(key_added)
+    embedding = tfidf_lsi(read_counts(adata, layer, modality), n_components, seed)
     data = adata.copy() if copy else adata
-    atac = get_atac(data, modality)
-    atac.obsm[key_added] = tfidf_lsi(read_counts(atac, layer), n_components, seed)
+    get_atac(data, modality).obsm[key_added] = embedding
     return data if copy else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -9,9 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .._anndata import check_values, get_atac, get_matrix
+from .._anndata import get_atac, role_of
 from .._logging import logger
-from ..genome import best_overlaps, check_genome, get_ocrs, ocr_names
+from ..data import Cells
+from ..data._cells import read_columns
+from ..genome import best_overlaps, ocr_names
+from ..genome._ocrs import declared_genome, read_ocrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,49 +26,71 @@ if TYPE_CHECKING:
 
     from ..hub import Checkpoint
 
-    Target: TypeAlias = AnnData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path
+    Target: TypeAlias = AnnData | MuData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path
 
 
-def _vocabulary(model: str | Path | Checkpoint) -> pd.DataFrame:
-    """The peaks that a model reads."""
+_BED = re.compile(r"\.(?:bed|narrowpeak|broadpeak)(?:\.gz)?$", re.IGNORECASE)
+
+
+def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
+    """Var table with checked coordinates of what the user gave as target."""
+    from anndata import AnnData
+    from mudata import MuData
+
+    if isinstance(target, AnnData | MuData):
+        atac = get_atac(target, modality, "target")
+        declared = declared_genome(atac.uns.get("genome")) or "GRCh38"
+        columns, ocrs = read_columns(atac, role_of(target, modality, "target"), declared)
+        return _with_coordinates(atac.var.iloc[columns], ocrs)
+    if isinstance(target, pd.DataFrame):
+        return _named(target)
+    if isinstance(target, str | Path) or hasattr(
+        target, "vocabularies"
+    ):  # a checkpoint, recognised without importing torch
+        return _of_path_or_model(target)  # type: ignore[arg-type]
+    if isinstance(target, Iterable) and not isinstance(target, Mapping):
+        names = list(target)
+        if names and all(isinstance(name, str | bytes) for name in names):
+            return _named(pd.DataFrame(index=pd.Index([_text(name) for name in names], dtype=object)))
+    msg = (
+        "target must be an AnnData or MuData, a table with coordinates, a list of OCR names, the path of a BED file, or a model with a "
+        f"vocabulary of peaks; got {type(target).__name__}."
+    )
+    raise TypeError(msg)
+
+
+def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
+    if isinstance(target, str | Path) and (Path(target).is_file() or _BED.search(str(target))):
+        return _named(read_bed_ocrs(target))
     from ..hub._load import as_checkpoint
 
-    checkpoint = as_checkpoint(model)
+    checkpoint = as_checkpoint(target)
     if checkpoint.vocabularies is None:
-        msg = (
-            f"Model {checkpoint.name!r} ({checkpoint.model_class}) has no vocabulary of peaks: it reads any OCR set, and there is nothing "
-            "to map onto."
-        )
+        msg = f"Model {checkpoint.name!r} has no vocabulary of peaks: it reads any OCR set, and there is nothing to map onto."
         raise ValueError(msg)
-    return checkpoint.vocabularies.ocrs.copy()
+    return _named(checkpoint.vocabularies.ocrs)
 
 
-def _target_var(target: Target) -> tuple[pd.DataFrame, str]:
-    """Var table with coordinates, and the build it claims to be on."""
-    from anndata import AnnData
+def _named(var: pd.DataFrame) -> pd.DataFrame:
+    """A table of OCRs, which are on GRCh38 if it does not say otherwise, with coordinates and names."""
+    ocrs = read_ocrs(var, genome="GRCh38", role="target")
+    named = _with_coordinates(var, ocrs)
+    if isinstance(var.index, pd.RangeIndex):
+        named.index = ocr_names(ocrs)
+    return named
 
-    genome = "GRCh38"
-    if isinstance(target, AnnData):
-        genome, var = target.uns.get("genome", genome), target.var.copy()
-    elif isinstance(target, pd.DataFrame):
-        var = target.copy()
-    elif isinstance(target, str | Path) or hasattr(
-        target, "vocabularies"
-    ):  # a checkpoint, told without importing torch
-        var = _vocabulary(target)  # type: ignore[arg-type]
-    else:
-        var = pd.DataFrame(
-            index=pd.Index([n.decode() if isinstance(n, bytes) else str(n) for n in target], dtype=object)
-        )
-    ocrs = get_ocrs(var)
-    if not isinstance(target, AnnData) and isinstance(var.index, pd.RangeIndex):
-        var.index = ocr_names(ocrs)
-    return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs}), str(genome)
+
+def _with_coordinates(var: pd.DataFrame, ocrs: pd.DataFrame) -> pd.DataFrame:
+    return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs})
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def map_ocrs(
     adata: AnnData | MuData,
-    target: AnnData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path,
+    target: AnnData | MuData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path,
     *,
     min_overlap: int = 1,
     min_coverage: float = 0.0,
@@ -82,7 +109,8 @@ def map_ocrs(
     adata
         Cells x OCRs on GRCh38: counts in ``X`` or `layer`, in memory or backed. It is left as it is.
     target
-        OCRs to express the cells on: AnnData (its ``var``), table with coordinates, or a list of names. A model with a vocabulary of
+        OCRs to express the cells on: AnnData or MuData (its ``var``), a table with coordinates, a list of names, or the path of a BED file.
+        A model with a vocabulary of
         peaks (EpiFoundation), as a checkpoint, a folder or a name, stands for these peaks; ``var["id"]`` is then their id in it.
     min_overlap
         Least bases an OCR must share with its target.
@@ -120,17 +148,13 @@ def map_ocrs(
     """
     from anndata import AnnData
 
-    from ..data import iter_rows
-
     if min_overlap < 1 or not 0 <= min_coverage <= 1 or not 0 <= min_kept <= 1:
         msg = f"min_overlap={min_overlap} must be at least 1 base, min_coverage={min_coverage} and min_kept={min_kept} between 0 and 1."
         raise ValueError(msg)
     atac = get_atac(adata, modality)
-    matrix = get_matrix(atac, layer)
-    source = get_ocrs(atac.var)
-    check_genome(source, atac.uns.get("genome"))
-    var, declared = _target_var(target)
-    check_genome(var, declared)
+    var = _target_var(target, modality)
+    cells = Cells.read(adata, layer=layer, modality=modality, values="any")
+    source = cells.ocrs
 
     best = best_overlaps(source, var, min_overlap=min_overlap, min_coverage=min_coverage)
     if best.empty:
@@ -146,11 +170,9 @@ def map_ocrs(
         (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
     )
 
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
     shares = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
     chunks, counts, n_open = [], [], []
-    for rows, chunk in iter_rows(matrix):
-        check_values(chunk, where, rows=rows)
+    for _, chunk in cells.iter_rows():
         chunks.append(chunk @ transfer)
         # float64: sums of many counts stay exact
         is_open = sparse.csr_matrix((np.ones(chunk.nnz), chunk.indices, chunk.indptr), chunk.shape)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
-from .._anndata import get_atac
+from .._anndata import get_atac, role_of
 from .._logging import logger
+from ..data._cells import read_columns
 from ..genome import chromosome_ids
-from ..genome._ocrs import checked_ocrs
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+    from numpy.typing import NDArray
 
 
 def parse_ocrs(
@@ -52,13 +54,13 @@ def parse_ocrs(
     ValueError
         If names cannot be read, coordinates are wrong or repeated, or OCRs are not on GRCh38.
     """
-    atac = get_atac(adata, modality)
-    ocrs = checked_ocrs(atac.var, genome, atac.uns.get("genome"))
+    role = role_of(adata, modality)
+    columns, ocrs = read_columns(get_atac(adata, modality), role, genome)
 
     result = adata.copy() if copy else adata
     atac = get_atac(result, modality)
     # One assignment: columns that exist keep their place, and a view becomes a copy once.
-    atac.var = atac.var.assign(**{name: ocrs[name] for name in ("chrom", "start", "end")})
+    atac.var = _with_coordinates(atac.var, columns, ocrs)
     atac.uns["genome"] = "GRCh38"
     outside = chromosome_ids(ocrs["chrom"]) == 0
     if outside.any():
@@ -67,3 +69,15 @@ def parse_ocrs(
             "%d of %d OCRs lie outside chr1-22, X and Y (%s); models leave them out.", outside.sum(), len(ocrs), contigs
         )
     return result if copy else None
+
+
+def _with_coordinates(var: pd.DataFrame, columns: NDArray[np.int64], ocrs: pd.DataFrame) -> pd.DataFrame:
+    """The coordinates of OCRs in their rows; other rows, such as genes, keep what they have."""
+    if len(columns) == len(var):
+        return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs})
+    var = var.copy()
+    for name in ocrs:
+        values = var[name].astype(object).to_numpy(copy=True) if name in var else np.full(len(var), None, dtype=object)
+        values[columns] = ocrs[name].to_numpy()
+        var[name] = values if name == "chrom" else pd.to_numeric(pd.Series(values, index=var.index), errors="coerce")
+    return var

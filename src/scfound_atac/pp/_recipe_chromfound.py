@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from .._anndata import count_kind, get_atac, get_matrix
-from ..data import prepare_rows
+from .._anndata import get_atac
+from .._labels import read_labels
+from ..data import Cells, prepare_rows
 from ._aggregate_neighbors import neighbor_sum
-from ._counts import read_counts, refuse_backed, subset
+from ._counts import refuse_backed, subset
 from ._filter_cells import cells_to_keep
-from ._filter_ocrs import get_labels, ocrs_to_keep
+from ._filter_ocrs import ocrs_to_keep
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -78,28 +80,26 @@ def recipe_chromfound(
     ValueError
         If the values are not counts, a filter leaves nothing, or `adata` is backed.
     """
-    data = adata.copy() if copy else adata
-    atac = get_atac(data, modality)
-    refuse_backed(atac)
-    labels = get_labels(atac, groupby)
-    counts = read_counts(atac, layer)
-    if (layer is None and "log1p" in atac.uns) or count_kind(get_matrix(atac, layer), seed=seed) == "normalised":
-        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+    refuse_backed(get_atac(adata, modality))
+    given = Cells.read(adata, layer=layer, modality=modality, coordinates=False)
+    if layer is None and "log1p" in get_atac(adata, modality).uns:
         msg = (
-            f"{where} is already normalised, and the recipe wants counts. Pass the layer that holds them, for example "
-            f"sfa.pp.recipe_chromfound(adata, layer='counts'); layers: {list(atac.layers)}."
+            f"{given.role}.X is already normalised, as {given.role}.uns['log1p'] says, and the recipe wants counts. Pass layer= a layer "
+            "with counts."
         )
         raise ValueError(msg)
+    groups = None if groupby is None else read_labels(given.column(groupby), groupby, role=given.role)[0]
 
+    counts = given.to_memory()
     n_ocrs = np.diff(counts.indptr).astype(np.int64)
     cells = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
     counts = counts[cells]
-    if labels is None and min_cells is None:
-        ocrs = np.ones(counts.shape[1], dtype=bool)
-    else:
-        kept_labels = None if labels is None else labels[cells]
-        ocrs = ocrs_to_keep(counts, kept_labels, min_cells=min_cells, min_fraction=min_fraction)
-        counts = counts[:, ocrs]
+    keep = np.ones(given.n_vars, dtype=bool)
+    if groups is not None or min_cells is not None:
+        kept_groups = None if groups is None else groups[cells]
+        passes = ocrs_to_keep(counts, kept_groups, min_cells=min_cells, min_fraction=min_fraction)
+        keep[given.var_columns(np.arange(given.n_ocrs))] = passes
+        counts = counts[:, passes]
     n_neighbors = _N_NEIGHBORS if aggregate is True else int(aggregate)
     counts = neighbor_sum(counts, n_neighbors=n_neighbors, n_components=_N_COMPONENTS, seed=seed)
     values = prepare_rows(counts, target_sum=target_sum, log1p=log1p)
@@ -116,7 +116,15 @@ def recipe_chromfound(
         "log1p": log1p,
         "seed": seed,
     }
-    subset(data, atac, cells=cells, ocrs=ocrs)
+    data = adata.copy() if copy else adata
+    atac = get_atac(data, modality)
+    is_ocr = np.zeros(given.n_vars, dtype=bool)
+    is_ocr[given.var_columns(np.arange(given.n_ocrs))] = True
+    subset(data, atac, cells=cells, ocrs=keep)
+    columns = np.flatnonzero(is_ocr[keep])  # other columns, such as genes, stay and are 0 in the layer
+    values = csr_matrix(
+        (values.data, columns[values.indices], values.indptr), shape=(len(values.indptr) - 1, int(keep.sum()))
+    )
     atac.obs["n_ocrs"] = n_ocrs[cells]
     atac.layers[_LAYER] = values
     # h5ad files have no None: a step that was left out is not listed

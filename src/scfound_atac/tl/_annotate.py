@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_copy, get_atac
+from .._anndata import check_target, get_atac
 from .._keys import annotation_keys
 from .._logging import logger
-from ..inference._cells import read_cells
+from ..data import Cells
+from ._embed import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def annotate(
     reference: AnnData | MuData | None = None,
     labels_key: str | None = None,
     annotator: CellAnnotator | str | Path | None = None,
-    backbone: str | Path | Checkpoint = "region-set",
+    model: str | Path | Checkpoint = DEFAULT_MODEL,
     mode: Literal["probe", "finetune", "paper"] = "probe",
     layer: str | None = None,
     reference_layer: str | None = None,
@@ -60,8 +61,8 @@ def annotate(
     annotator
         A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Its backbone, mode,
         seed and neighbours are those it was trained with.
-    backbone
-        ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
+    model
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
     mode
         ``"probe"`` leaves the backbone as it is (seconds on a CPU); ``"finetune"`` trains it on the reference first; ``"paper"`` is the
         head of the backbone's paper. See `scfound_atac.model.CellAnnotator.train`.
@@ -124,20 +125,24 @@ def annotate(
         msg = "Pass reference= and labels_key=, or annotator= a trained one."
         raise ValueError(msg)
     atac = get_atac(adata, modality)
-    check_copy(atac, copy=copy)
-    run: dict[str, Any] = {"genome": genome, "modality": modality, "device": device, "batch_size": batch_size}
-    read_cells(atac, layer=layer, genome=genome)  # so that nothing is trained for cells that cannot be read
+    check_target(atac, copy=copy)
+    run: dict[str, Any] = {"device": device, "batch_size": batch_size}
+    # Read first, so that nothing is trained for cells that cannot be read.
+    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
     if annotator is None:
         keys = annotation_keys(key_added or str(labels_key))
-        labelled = adata if reference is None else reference
-        annotator = CellAnnotator(backbone, seed=seed).train(
-            labelled,
-            str(labels_key),
-            mode=mode,
-            layer=layer if reference is None else reference_layer,
-            n_neighbors=n_neighbors,
-            **run,
-            **finetune_options,
+        labelled = cells
+        if reference is not None:
+            labelled = Cells.read(
+                reference,
+                layer=reference_layer,
+                genome=genome,
+                modality=modality,
+                role="reference",
+                layer_argument="reference_layer",
+            )
+        annotator = CellAnnotator(model, seed=seed).train(
+            labelled, str(labels_key), mode=mode, n_neighbors=n_neighbors, **run, **finetune_options
         )
     else:
         if reference is not None or finetune_options:
@@ -145,19 +150,19 @@ def annotate(
             raise ValueError(msg)
         annotator = annotator if isinstance(annotator, CellAnnotator) else CellAnnotator.load(annotator)
         keys = annotation_keys(key_added or annotator.labels_key)
-    told = annotator.predict(adata, layer=layer, **run)
+    predicted = annotator.predict(cells, **run)
 
     record = {
         "labels": np.asarray(annotator.labels, dtype=object),
         "params": {
-            "backbone": annotator.checkpoint.name,
+            "model": annotator.checkpoint.name,
             "weights_sha256": annotator.checkpoint.sha256,
             "mode": annotator.mode,
             "labels_key": annotator.labels_key,
             "layer": layer or "X",
             "seed": annotator.seed,
             "version": __version__,
-            "share_ocrs": told.share_ocrs,
+            "fraction_ocrs": predicted.fraction_ocrs,
         },
         "report": {
             name: np.asarray(value) if isinstance(value, list) else value
@@ -168,10 +173,13 @@ def annotate(
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
-    atac.obs[keys.labels] = told.labels
-    atac.obs[keys.confidence] = told.confidence
-    atac.obs[keys.novelty] = told.novelty
-    atac.obsm[keys.probabilities] = told.probabilities.to_numpy(dtype=np.float32)
+    # Without their index: names of cells may repeat.
+    atac.obs[keys.labels] = predicted.labels.array
+    atac.obs[keys.confidence] = predicted.confidence.to_numpy()
+    atac.obs[keys.novelty] = predicted.novelty.to_numpy()
+    atac.obsm[keys.probabilities] = predicted.probabilities.to_numpy(dtype=np.float32)
     atac.uns[keys.uns] = record
-    logger.info("added obs[%r], %d of %d cells unknown", keys.labels, int((told.labels == "unknown").sum()), atac.n_obs)
+    logger.info(
+        "added obs[%r], %d of %d cells unknown", keys.labels, int((predicted.labels == "unknown").sum()), atac.n_obs
+    )
     return adata if copy else None

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_copy, check_values, get_atac, get_matrix, refuse_normalised
+from .._anndata import check_target, get_atac
 from .._keys import embedding_keys
 from .._logging import logger
-from ..data import iter_rows
-from ..data._fit_rows import fit_rows
-from ..genome._ocrs import checked_ocrs
-from ..hub._checkpoint import DEFAULT_PREPARATION, PEAK_SET_MODELS
-from ._embed_runs import Task, run_mixture, run_network, run_peak_sets, run_profiles, whole
+from .._settings import settings
+from ..data import Cells
+from ..data._cells import read_columns
+from ..data._fit_rows import N_FIT_CELLS
+from ..genome._ocrs import declared_genome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
     from .._keys import EmbeddingKeys
     from ..hub import Checkpoint
-    from ..inference._runner import Precision
-    from ._embed_runs import Outcome
+    from ..inference.kind import Basis, Embedded, Request
+    from ..inference.options import Precision
 
 DEFAULT_MODEL = "region-set"
-N_COMPONENTS = 50
 
 
 def embed(
@@ -42,7 +41,7 @@ def embed(
     pooling: Literal["auto", "cls", "hidden_mean", "mixture", "profile", "reconstruction"] = "auto",
     n_components: int | Literal["auto"] | None = "auto",
     basis: AnnData | MuData | None = None,
-    n_fit_cells: int = 20_000,
+    n_fit_cells: int = N_FIT_CELLS,
     genome: str | None = None,
     modality: str | None = None,
     batch_size: int | Literal["auto"] = "auto",
@@ -159,136 +158,101 @@ def embed(
     (3000, 50)
     """
     from ..hub._load import as_checkpoint
+    from ..inference.kind import Request
+    from ..inference.kinds import kind_of
 
-    source = get_atac(adata, modality)
-    matrix = get_matrix(source, layer)
-    if n_components is not None and n_components != "auto" and n_components < 1:
-        msg = f"n_components must be at least 1, or None for the whole vector; got {n_components}."
-        raise ValueError(msg)
-    if source.n_obs == 0 or source.n_vars == 0:
-        msg = f"Nothing to embed: adata has {source.n_obs} cells and {source.n_vars} OCRs."
-        raise ValueError(msg)
-    checkpoint = as_checkpoint(model)
-    is_peak_set = checkpoint.model_class in PEAK_SET_MODELS
+    check_target(get_atac(adata, modality), copy=copy)
     keys = embedding_keys(key_added)
-    if n_components == "auto":
-        n_components = None if is_peak_set else N_COMPONENTS
-    if n_components is not None and basis is None and source.n_obs < 2:
+    checkpoint = as_checkpoint(model)
+    kind = kind_of(checkpoint)
+    request = kind.settle(
+        Request(
+            pooling=pooling,
+            n_components=n_components,
+            recipe=recipe,
+            n_fit_cells=n_fit_cells,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            seed=seed,
+            progress=settings.progress_bar,
+        )
+    )
+    if basis is not None and not kind.has_basis:
+        msg = f"Model {checkpoint.name!r} needs no basis: all cells that it embeds land in one space. Leave basis and n_components out."
+        raise ValueError(msg)
+    earlier = None if basis is None else _read_basis(basis, modality, keys, checkpoint, request)
+    cells = Cells.read(
+        adata,
+        layer=layer,
+        genome=genome,
+        modality=modality,
+        values="any" if request.recipe is None else "counts",
+        or_else=", or pass recipe=None to feed the matrix as it is" if kind.has_recipe else "",
+    )
+    if request.n_components is not None and basis is None and len(cells) < 2:
         msg = "PCA needs at least two cells. Pass n_components=None for the whole vector, or basis= a reference that is already embedded."
         raise ValueError(msg)
-    check_copy(source, copy=copy)
-    ocrs = checked_ocrs(source.var, genome, source.uns.get("genome"))
-    preparation = _preparation(recipe, checkpoint)
-    where = f"layers[{layer!r}]" if layer else "X"
-    _check_all_values(matrix, where)
-    if recipe is not None:
-        refuse_normalised(
-            matrix,
-            where,
-            ", and this model prepares counts by itself. Pass recipe=None to feed it as it is, or layer= a layer with counts.",
-        )
+    cells.warn_of_empty("all get the same vector; remove them with sfa.pp.filter_cells")
 
-    task = Task(
-        matrix=matrix,
-        checkpoint=checkpoint,
-        ocrs=ocrs,
-        pooling=_pooling(pooling, checkpoint, n_components),
-        preparation=preparation,
-        n_components=n_components,
-        fit_rows=fit_rows(source.obs_names, n_fit_cells, seed),
-        basis=None if basis is None else get_atac(basis, modality),
-        keys=keys,
-        names=source.obs_names.to_numpy(dtype=object),
-        seed=seed,
-    )
-    run = {"cls": run_peak_sets, "mixture": run_mixture}.get(task.pooling, run_profiles)
-    if checkpoint.model_class == "ChromFound":
-        run = run_network
-    outcome = run(task, device=device, precision=precision, batch_size=batch_size)
+    result = kind.embed(cells, request, earlier)
 
     params = {
         "model": checkpoint.name,
         "weights_sha256": checkpoint.sha256,
         "version": __version__,
-        "recipe": json.dumps(preparation),
+        "recipe": json.dumps(request.recipe),
         "layer": layer or "X",
-        "pooling": task.pooling,
-        "n_components": 0 if n_components is None else outcome.embedding.vectors.shape[1],
+        "pooling": request.pooling,
+        "n_components": 0 if request.n_components is None else result.vectors.shape[1],
         "seed": seed,
-        "n_ocrs_used": len(outcome.order),
-        **outcome.params,
+        "n_ocrs_used": len(result.order),
+        **result.params,
     }
     if copy:
         adata = adata.copy()
-    _write(get_atac(adata, modality), outcome, keys, params)
+    _write(get_atac(adata, modality), cells, result, keys, params)
     logger.info("added obsm[%r], uns[%r] (model %r)", keys.obsm, keys.uns, checkpoint.name)
     return adata if copy else None
 
 
-def _preparation(recipe: str | Mapping[str, Any] | None, checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """Arguments for `prepare_rows`, or None to feed the matrix as it is."""
-    is_network = checkpoint.model_class == "ChromFound"
-    if recipe is None or (recipe == "auto" and not is_network):
-        return None
-    if recipe in ("auto", "chromfound"):
-        return dict(checkpoint.preparation if is_network else DEFAULT_PREPARATION)
-    if isinstance(recipe, str) or not set(recipe) <= {"target_sum", "log1p"}:
-        msg = f"recipe={recipe!r} is not known: use 'auto', 'chromfound', a mapping with 'target_sum' and/or 'log1p', or None."
-        raise ValueError(msg)
-    return {**(checkpoint.preparation if is_network else {"target_sum": None, "log1p": False}), **recipe}
+def _read_basis(
+    basis: AnnData | MuData, modality: str | None, keys: EmbeddingKeys, checkpoint: Checkpoint, request: Request
+) -> Basis:
+    """The axes that an earlier call left in `basis`, after checking that they belong to this model and these options."""
+    from ..inference.kind import Basis
+
+    reference = get_atac(basis, modality, "basis")
+    if keys.pcs not in reference.varm or keys.mean not in reference.varm or keys.uns not in reference.uns:
+        msg = f"basis has no varm[{keys.pcs!r}]: run sfa.tl.embed(basis) first, with the same key_added and n_components not None."
+        raise KeyError(msg)
+    record = reference.uns[keys.uns]
+    ours = {"weights_sha256": checkpoint.sha256, "pooling": request.pooling, "recipe": json.dumps(request.recipe)}
+    for name, value in ours.items():
+        if (theirs := record["params"][name]) != value:
+            msg = f"basis was embedded with {name}={theirs!r}, this call has {value!r}; use the same model, pooling and recipe."
+            raise ValueError(msg)
+    # It was checked when it was embedded, perhaps with a build that was declared then.
+    columns, ocrs = read_columns(reference, "basis", declared_genome(reference.uns.get("genome")) or "GRCh38")
+    components, mean = (np.asarray(reference.varm[key])[columns] for key in (keys.pcs, keys.mean))
+    return Basis(ocrs, components, mean[:, 0], record)
 
 
-def _pooling(pooling: str, checkpoint: Checkpoint, n_components: int | None) -> str:
-    """What is read from the model; each kind of model has its own."""
-    by_class = {
-        "ChromFound": ("hidden_mean", "reconstruction"),
-        "RegionSet": ("mixture", "reconstruction"),
-        "EpiFoundation": ("cls",),
-    }
-    known = by_class.get(checkpoint.model_class, ("profile",))
-    if pooling == "auto":
-        return known[0] if n_components is not None or known[0] != "mixture" else "reconstruction"
-    if pooling not in known:
-        msg = f"Unknown pooling {pooling!r} for model {checkpoint.name!r}; use 'auto' or one of {known}."
-        raise ValueError(msg)
-    if pooling == "mixture" and n_components is None:
-        msg = "A mixture has no vector of one number per OCR. Set n_components, or pooling='reconstruction' for the predicted profile."
-        raise ValueError(msg)
-    return pooling
-
-
-def _check_all_values(matrix: Any, where: str) -> None:
-    """One pass over the matrix before the network starts, so that a bad value late in a long run is found at once."""
-    n_empty, n_cells = 0, 0
-    for rows, chunk in iter_rows(matrix):
-        check_values(chunk, where, rows=rows)
-        n_empty += int((np.diff(chunk.indptr) == 0).sum())
-        n_cells += chunk.shape[0]
-    if n_empty:
-        logger.warning(
-            "%d of %d cells have no open OCR and all get the same vector; remove them with sfa.pp.filter_cells",
-            n_empty,
-            n_cells,
-        )
-
-
-def _write(adata: AnnData, outcome: Outcome, keys: EmbeddingKeys, params: dict[str, Any]) -> None:
-    result, order = outcome.embedding, outcome.order
-    record: dict[str, Any] = {"params": params}
-    for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
-        adata.varm.pop(stale, None)
-    for name, values in outcome.columns.items():
-        adata.obs[name] = values
-    if result.basis is None and outcome.is_per_ocr:
-        vectors = np.zeros((adata.n_obs, adata.n_vars), dtype=np.float32)
-        vectors[:, order] = result.vectors
-        adata.obsm[keys.obsm] = vectors
-        adata.uns[keys.uns] = record
-        return
+def _write(adata: AnnData, cells: Cells, result: Embedded, keys: EmbeddingKeys, params: dict[str, Any]) -> None:
+    record: dict[str, Any] = {"params": params, **result.tables}
     if result.variance_ratio is not None:
         record["variance_ratio"] = result.variance_ratio
-    adata.obsm[keys.obsm] = result.vectors
-    if result.basis is not None:
-        adata.varm[keys.pcs] = whole(result.basis.components, order, adata.n_vars)
-        adata.varm[keys.mean] = whole(result.basis.mean[:, None], order, adata.n_vars)
-    adata.uns[keys.uns] = record | outcome.tables
+    for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
+        adata.varm.pop(stale, None)
+    for name, values in result.columns.items():
+        adata.obs[f"{keys.uns}_{name}"] = values
+    if result.is_profile:
+        vectors = np.zeros((len(cells), cells.n_vars), dtype=np.float32)
+        vectors[:, cells.var_columns(result.order)] = result.vectors
+        adata.obsm[keys.obsm] = vectors
+    else:
+        adata.obsm[keys.obsm] = result.vectors
+    if result.axes is not None:
+        adata.varm[keys.pcs] = cells.to_var(result.axes.components, result.order)
+        adata.varm[keys.mean] = cells.to_var(result.axes.mean[:, None], result.order)
+    adata.uns[keys.uns] = record

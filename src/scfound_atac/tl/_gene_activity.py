@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_copy, check_values, get_atac, get_matrix
+from .._anndata import check_target, get_atac
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
-from ..data import iter_rows, prepare_rows
+from ..data import Cells, prepare_rows
 from ..datasets._genes import given_or_downloaded
 from ..genome import gene_weights, read_genes
-from ..genome._ocrs import checked_ocrs
-from ._add_modality import add_modality
+from ._add_modality import add_modality, refuse_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,19 +110,21 @@ def gene_activity(
     >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")  # doctest: +SKIP
     """
     source = get_atac(adata, modality)
-    matrix = get_matrix(source, layer)
     check_key(key_added)
     if normalize not in ("log1p", "total", None):
         msg = f"Unknown normalize={normalize!r}; use 'log1p', 'total' or None."
         raise ValueError(msg)
-    check_copy(source, copy=copy)
+    check_target(source, copy=copy)
     is_mudata = source is not adata
+    if is_mudata and not copy:
+        refuse_view(adata)
     if is_mudata and key_added in adata.mod and GENE_ACTIVITY not in adata[key_added].uns:
         msg = f"The MuData has a modality {key_added!r} that is no gene activity. Pass another key_added."
         raise ValueError(msg)
-    ocrs = checked_ocrs(source.var, genome, source.uns.get("genome"))
-    table, per_ocr = _reached(ocrs, read_genes(given_or_downloaded(genes)), upstream, downstream, weights)
-    activity = _sums(matrix, per_ocr, normalize, f"layers[{layer!r}]" if layer else "X")
+    gene_table = read_genes(given_or_downloaded(genes))
+    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
+    table, per_ocr = _reached(cells.ocrs, gene_table, upstream, downstream, weights)
+    activity = _sums(cells, per_ocr, normalize)
 
     params = {
         "upstream": upstream,
@@ -168,12 +169,11 @@ def _reached(
     return table[["chrom", "start", "end", "strand", "n_ocrs"]], per_ocr[:, reached]
 
 
-def _sums(matrix: Any, per_ocr: csr_matrix, normalize: str | None, where: str) -> csr_matrix:
+def _sums(cells: Cells, per_ocr: csr_matrix, normalize: str | None) -> csr_matrix:
     from scipy.sparse import csr_matrix, vstack
 
-    chunks = [csr_matrix((0, per_ocr.shape[1]), dtype=np.float32)]
-    for rows, chunk in iter_rows(matrix):
-        check_values(chunk, where, rows=rows)
+    chunks = []
+    for _, chunk in cells.iter_rows():
         scaled = chunk if normalize is None else prepare_rows(chunk, target_sum=_TARGET_SUM, log1p=False)
         sums = csr_matrix(scaled @ per_ocr)
         if normalize == "log1p":

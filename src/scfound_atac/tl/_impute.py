@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from .. import __version__
-from .._anndata import get_atac
-from .._keys import IMPUTED, check_key, embedding_keys
+from .._anndata import check_target, get_atac
+from .._keys import IMPUTED, check_key
 from .._logging import logger
 from .._settings import settings
-from ..data import iter_rows, prepare_rows
-from ..data._fit_rows import fit_rows
-from ..hub._checkpoint import PEAK_SET_MODELS
-from ..inference._cells import read_cells
-from ..inference._runner import check_options
-from ._embed import DEFAULT_MODEL, N_COMPONENTS
-from ._embed_runs import Task, run_mixture, run_profiles
-from ._write_cells import check_path, write_cells
+from ..data import Cells
+from ._embed import DEFAULT_MODEL
+from ._write_cells import check_path, check_tables, write_cells
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
-    from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
     from ..hub import Checkpoint
-    from ..inference._cells import Cells
-    from ..inference._runner import Precision
-
-    # Counts of some cells (cells, L) and their row numbers -> expected openness up to a factor per cell, (cells, L).
-    Expect = Callable[[csr_matrix, slice | NDArray[np.int64]], NDArray[np.float32]]
+    from ..inference.options import Precision
 
 _TIMES_OPEN = 3
-_BLOCK_BYTES = 64 * 2**20
 
 
 def impute(
@@ -138,34 +123,37 @@ def impute(
     (3000, 662)
     """
     from ..hub._load import as_checkpoint
+    from ..inference.impute import imputed_blocks
+    from ..inference.kind import Request
+    from ..inference.kinds import kind_of
 
     source = get_atac(adata, modality)
     check_key(key_added)
-    check_options(precision, batch_size)
     _check_sizes(n_kept, threshold)
     target = None if out is None else check_path(out)
-    if copy and (target is not None or source.isbacked):
-        msg = "copy=True needs a result in memory: leave out= away, and use adata.to_memory() if adata is backed."
+    if copy and target is not None:
+        msg = "copy=True needs a result in memory: leave out= away."
         raise ValueError(msg)
-    checkpoint = as_checkpoint(model)
-    if checkpoint.model_class in PEAK_SET_MODELS:
-        msg = (
-            f"Model {checkpoint.name!r} ({checkpoint.model_class}) reads which peaks are open and has no output per OCR. Impute with "
-            "sfa.tl.impute(adata, model='region-set') or a ChromFound model."
-        )
-        raise ValueError(msg)
-    cells = read_cells(source, layer=layer, genome=genome)
-    if n_empty := int(cells.is_empty.sum()):
-        logger.warning("%d of %d cells have no open OCR and stay empty", n_empty, len(cells))
-
-    options = {"device": device, "precision": precision, "batch_size": batch_size}
-    if checkpoint.model_class == "ChromFound":
-        expect, order, params = _decoder(checkpoint, cells.ocrs, options)
+    if target is None:
+        check_target(source, copy=copy)
     else:
-        expect, order, params = _groups(checkpoint, cells, options, seed)
+        check_tables(source.obs, source.var)
+    checkpoint = as_checkpoint(model)
+    kind = kind_of(checkpoint)
+    options = Request(
+        device=device, precision=precision, batch_size=batch_size, seed=seed, progress=settings.progress_bar
+    )
+    request = kind.settle(options)
+    kind.check_openness()
+    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
+    cells.warn_of_empty("stay empty")
+
+    openness = kind.openness(cells, request)
+
+    n_used = len(openness.order)
     if n_kept == "auto":
         n_kept = _TIMES_OPEN * _median_open(cells)
-    n_kept = len(order) if n_kept is None else min(n_kept, len(order))
+    n_kept = n_used if n_kept is None else min(n_kept, n_used)
     params = {
         "model": checkpoint.name,
         "weights_sha256": checkpoint.sha256,
@@ -174,13 +162,13 @@ def impute(
         "n_kept": n_kept,
         "threshold": float(threshold),
         "seed": seed,
-        "n_ocrs_used": len(order),
-        **params,
+        "n_ocrs_used": n_used,
+        **openness.params,
     }
-    blocks = _blocks(cells.matrix, expect, order, n_kept, threshold)
+    blocks = imputed_blocks(cells, openness, n_kept, threshold, progress=settings.progress_bar)
     if target is not None:
         write_cells(target, blocks, source.obs, source.var, {key_added: {"params": params}})
-        logger.info("wrote %s", target)
+        logger.info("wrote %s (model %r)", target, checkpoint.name)
         return None
     from scipy.sparse import vstack
 
@@ -206,80 +194,5 @@ def _check_sizes(n_kept: int | str | None, threshold: float) -> None:
 
 def _median_open(cells: Cells) -> int:
     """Open OCRs of the median cell that has any; at least 1."""
-    n_open = np.concatenate([np.diff(chunk.indptr) for _, chunk in iter_rows(cells.matrix)])
+    n_open = np.concatenate([np.diff(chunk.indptr) for _, chunk in cells.iter_rows()])
     return max(1, int(np.median(n_open[n_open > 0]))) if n_open.any() else 1
-
-
-def _groups(
-    checkpoint: Checkpoint, cells: Cells, options: dict[str, Any], seed: int
-) -> tuple[Expect, NDArray[np.int64], dict[str, Any]]:
-    """Cells by the groups they belong to; with the OCRs that take part, in genome order, and what is to be recorded."""
-    from ..inference import cell_reader
-    from ..inference._imputation import group_profiles, n_groups
-    from ..inference._runner import known_in_genome_order
-
-    ocrs, names = cells.ocrs, cells.names
-    if n_groups(len(cells)) == 1:  # nothing to tell cells apart by
-        vectors = np.ones((len(cells), 1), dtype=np.float32)
-        order = known_in_genome_order(ocrs, checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
-    else:
-        is_network = checkpoint.model_class == "RegionSet"
-        task = Task(
-            matrix=cells.matrix,
-            checkpoint=checkpoint,
-            ocrs=ocrs,
-            pooling="mixture" if is_network else "profile",
-            preparation=None,
-            n_components=N_COMPONENTS,
-            fit_rows=fit_rows(names, 20_000, seed),
-            basis=None,
-            keys=embedding_keys(),
-            names=names,
-            seed=seed,
-        )
-        outcome = (run_mixture if is_network else run_profiles)(task, **options)
-        vectors, order = outcome.embedding.vectors, outcome.order
-    kept = np.zeros(len(ocrs), dtype=bool)
-    kept[order] = True
-    reader = None
-    if checkpoint.model_class == "RegionSet":
-        known = checkpoint.region_table().lookup(ocrs)
-        reader = cell_reader(checkpoint, known, reconstruction=True) if known.found.any() else None
-    # by name, so that the order of cells plays no part
-    by_name = np.random.default_rng(seed).permutation(np.argsort(names.astype(str), kind="stable"))
-    groups = group_profiles(cells.matrix, vectors, reader, kept=kept, fit_order=by_name, seed=seed)
-    return lambda _, rows: groups(vectors[rows]), order, {"n_groups": len(groups.centres)}
-
-
-def _decoder(
-    checkpoint: Checkpoint, ocrs: pd.DataFrame, options: dict[str, Any]
-) -> tuple[Expect, NDArray[np.int64], dict[str, Any]]:
-    """Cells as ChromFound's decoder gives them back."""
-    from ..inference import Runner
-
-    runner = Runner(checkpoint, ocrs, pooling="reconstruction", **options)
-    preparation = dict(checkpoint.preparation)
-
-    def expect(counts: csr_matrix, _: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        values = np.maximum(runner(prepare_rows(counts, **preparation)), 0)
-        whole = np.zeros(counts.shape, dtype=np.float32)
-        whole[:, runner.order] = np.expm1(values) if preparation["log1p"] else values
-        return whole
-
-    params = {"device": str(runner.device), "recipe_target_sum": preparation["target_sum"] or 0.0}
-    return expect, runner.order, params
-
-
-def _blocks(
-    matrix: Any, expect: Expect, order: NDArray[np.int64], n_kept: int, threshold: float
-) -> Iterator[csr_matrix]:
-    """The result, some cells at a time."""
-    from ..inference._imputation import largest, to_depth
-
-    n_cells, n_ocrs = matrix.shape
-    size = int(np.clip(_BLOCK_BYTES // (4 * n_ocrs), 1, 1024))
-    with tqdm(total=n_cells, unit="cells", disable=not settings.progress_bar, desc="imputing") as bar:
-        for rows, chunk in iter_rows(matrix, chunk_size=size):
-            expected = to_depth(expect(chunk, rows), np.diff(chunk.indptr))
-            yield largest(expected, n_kept, threshold, order)
-            bar.update(chunk.shape[0])

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_copy, get_atac
+from .._anndata import check_target, get_atac
 from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
 from ._add_modality import add_modality, refuse_view
+from ._embed import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ def predict_rna(
     *,
     reference: MuData | None = None,
     predictor: RNAPredictor | str | Path | None = None,
-    backbone: str | Path | Checkpoint = "region-set",
+    model: str | Path | Checkpoint = DEFAULT_MODEL,
     head: Literal["gene-query", "mlp"] = "gene-query",
     genes: Sequence[str] | None = None,
     split_key: str | None = None,
@@ -61,8 +62,8 @@ def predict_rna(
         cells are predicted too.
     predictor
         A trained `scfound_atac.model.RNAPredictor`, or the folder of one, instead.
-    backbone
-        ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
+    model
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
     head
         ``"gene-query"`` (bioRxiv 2025.02.05.636688), or ``"mlp"`` (arXiv 2505.12638, A.3), which is somewhat less accurate, and several
         times as fast for hundreds of genes.
@@ -122,7 +123,7 @@ def predict_rna(
 
     atac = get_atac(adata, modality)
     check_key(key_added)
-    check_copy(atac, copy=copy)
+    check_target(atac, copy=copy)
     is_mudata = atac is not adata
     if is_mudata and not copy:
         refuse_view(adata)
@@ -134,7 +135,7 @@ def predict_rna(
         if reference is None and not is_mudata:
             msg = "An AnnData has no expression to learn from: pass reference= a MuData with both modalities, or predictor=."
             raise ValueError(msg)
-        predictor = RNAPredictor(backbone, head=head, seed=seed).train(
+        predictor = RNAPredictor(model, head=head, seed=seed).train(
             adata if reference is None else reference,
             genes=genes,
             split_key=split_key,
@@ -160,7 +161,7 @@ def predict_rna(
 
     record = {
         "params": {
-            "backbone": predictor.checkpoint.name,
+            "model": predictor.checkpoint.name,
             "weights_sha256": predictor.checkpoint.sha256,
             "head": predictor.head,
             "layer": layer or "X",

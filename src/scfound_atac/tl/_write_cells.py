@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-    import pandas as pd
     from scipy.sparse import csr_matrix
 
 _EMPTY = ("layers", "obsm", "obsp", "varm", "varp")
@@ -41,6 +41,45 @@ def check_path(path: str | os.PathLike[str]) -> Path:
         msg = f"There is no folder {str(path.parent)!r}. Make it first."
         raise FileNotFoundError(msg)
     return path
+
+
+def check_tables(obs: pd.DataFrame, var: pd.DataFrame) -> None:
+    """Make sure, before any work, that the tables can be written as AnnData writes them.
+
+    Raises
+    ------
+    TypeError
+        If a column holds something that h5ad files cannot.
+    """
+    import h5py
+    from anndata.io import write_elem
+
+    for name, table in (("obs", _writable(obs)), ("var", _writable(var))):
+        for column in table:
+            with h5py.File(
+                "check", "w", driver="core", backing_store=False
+            ) as memory:  # a file that never reaches a disk
+                try:
+                    write_elem(memory, name, table[[column]].reset_index(drop=True).rename_axis(None))
+                except Exception as error:
+                    msg = (
+                        f"{name}[{column!r}] cannot be written to a file ({table[column].dtype}: {str(error).splitlines()[0]}). "
+                        f"Convert it, for example adata.{name}[{column!r}] = adata.{name}[{column!r}].astype(str), or drop it."
+                    )
+                    raise TypeError(msg) from error
+
+
+def _writable(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which text that files cannot hold as it is, with gaps or of pandas' own type, is categorical, as AnnData does too."""
+    table = table.copy()
+    for name in table:
+        column = table[name]
+        is_text = column.dtype == object and column.dropna().map(lambda value: isinstance(value, str)).all()
+        if (is_text and column.hasnans) or isinstance(column.dtype, pd.StringDtype):
+            table[name] = pd.Categorical(column.astype(object).where(column.notna(), None))
+    if not all(isinstance(name, str) for name in table.index):
+        table.index = table.index.astype(str)
+    return table
 
 
 def write_cells(
@@ -75,8 +114,8 @@ def _write(
     from anndata.io import sparse_dataset, write_elem
 
     root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
-    write_elem(root, "obs", obs)
-    write_elem(root, "var", var)
+    write_elem(root, "obs", _writable(obs))
+    write_elem(root, "var", _writable(var))
     write_elem(root, "uns", dict(uns))
     for name in _EMPTY:
         write_elem(root, name, {})

@@ -10,12 +10,12 @@ from scipy import sparse
 
 from .._anndata import check_values, get_atac, get_column, get_matrix
 from .._logging import logger
-from ..data import Tokenizer, iter_rows
+from ..data import Cells, Tokenizer, iter_rows
+from ..data._cells import read_columns
 from ..data._expression_levels import bin_rows
 from ..data._paired_batches import PairedCells
 from ..data._vocabularies import is_special
-from ..genome._ocrs import checked_ocrs
-from ..inference._peak_sets import check_coverage
+from ..inference.epifoundation import check_coverage
 from .peak_to_gene import n_levels
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, st
         raise ValueError(msg)
     setup = DEFAULT_SETUP | dict(modalities) | {name: value for name, value in given.items() if value is not None}
     atac, rna = get_atac(mdata, setup["atac"]), get_atac(mdata, setup["rna"])
-    checked_ocrs(atac.var, setup.get("genome"), atac.uns.get("genome"))
+    read_columns(atac, f"mdata[{setup['atac']!r}]", setup.get("genome"))
     get_matrix(atac, setup.get("atac_layer"))
     get_matrix(rna, setup.get("rna_layer"))
     refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
@@ -106,16 +106,22 @@ class DataReader:
         genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
         return [gene for gene in genes if gene in vocabularies.known_genes]
 
-    def tokenizer(self, atac: AnnData, genome: str | None, max_tokens: int, seed: int = 0) -> tuple[Tokenizer, Any]:
-        """What turns cells into tokens, and their accessibility, both checked."""
-        layer = self.setup.get("atac_layer")
-        matrix = get_matrix(atac, layer)
-        for rows, chunk in iter_rows(matrix):
-            check_values(chunk, _place(self.setup["atac"], layer), rows=rows)
-        ocrs = checked_ocrs(atac.var, genome, self.setup.get("genome"), atac.uns.get("genome"))
-        tokenizer = Tokenizer(self.vocabularies, ocrs, max_tokens=max_tokens, seed=seed)
-        check_coverage(tokenizer.coverage(matrix), self.checkpoint.name, len(ocrs))
-        return tokenizer, matrix
+    def cells(self, atac: AnnData, genome: str | None) -> Cells:
+        """The cells' accessibility, checked; any value above zero is open."""
+        declared = next((x for x in (genome, self.setup.get("genome")) if x is not None), None)
+        return Cells.read(
+            atac,
+            layer=self.setup.get("atac_layer"),
+            genome=declared,
+            role=f"mdata[{self.setup['atac']!r}]",
+            values="any",
+        )
+
+    def tokenizer(self, cells: Cells, max_tokens: int, seed: int = 0) -> Tokenizer:
+        """What turns these cells into tokens, after checking that the vocabulary knows enough of them."""
+        tokenizer = Tokenizer(self.vocabularies, cells.ocrs, max_tokens=max_tokens, seed=seed)
+        check_coverage(tokenizer.coverage(chunk for _, chunk in cells.iter_rows()), self.checkpoint.name, cells.n_ocrs)
+        return tokenizer
 
     def batch_ids(
         self, data: MuData | AnnData, atac: AnnData, names: pd.Index, batch: str | None
@@ -149,9 +155,10 @@ class DataReader:
         names = paired_names(atac, rna)
         if n_unpaired := atac.n_obs + rna.n_obs - 2 * len(names):
             logger.warning("%d cells that have one modality alone are left out of training", n_unpaired)
-        tokenizer, matrix = self.tokenizer(atac, None, len(self.vocabularies.peaks))
+        atac_cells = self.cells(atac, None)
+        tokenizer = self.tokenizer(atac_cells, len(self.vocabularies.peaks))
         tokens: list[NDArray[np.int32]] = []
-        for _, chunk in iter_rows(matrix, rows=atac.obs_names.get_indexer(names)):
+        for _, chunk in atac_cells.iter_rows(rows=atac.obs_names.get_indexer(names)):
             tokens += [cell.astype(np.int32) for cell in tokenizer(chunk, np.empty(chunk.shape[0], dtype=object))]
         genes = self.known_genes(mdata)
         levels = self._levels(rna, rna.obs_names.get_indexer(names), rna.var_names.get_indexer(genes))

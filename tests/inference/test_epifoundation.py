@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from scfound_atac.hub import Checkpoint
-from scfound_atac.inference import PeakSetRunner
-from scfound_atac.inference._peak_sets import buckets
+from scfound_atac.inference.epifoundation import PeakSetRunner, buckets
 
 
 @pytest.mark.parametrize(("max_cells", "max_tokens"), [(1000, 10**9), (7, 10**9), (1000, 500), (3, 50)])

@@ -1,7 +1,13 @@
-"""Cells as profiles over OCRs: what was measured (TF-IDF, sparse) plus what the regions tell (low rank), then PCA.
+"""Cells as profiles over OCRs, then PCA: what was measured of a cell, plus what is known of its open regions.
 
-The profile of cell i is ``a T_i + u_i B``: TF-IDF T (cells, L) with rows of length 1, cell vectors u (cells, d), keys B (d, L).
-It is never written out: PCA needs its products with vectors alone, and those cost the open OCRs and d numbers per OCR.
+The profile of cell i is ``a T_i + b u_i K'``, with
+
+    T   TF-IDF of the counts, each cell scaled to length 1      (n_cells, L), sparse
+    u   cell vectors                                            (n_cells, d)
+    K   keys: the profile that a unit of each entry stands for  (L, d)
+    a   signal, b  knowledge: two numbers, see `_weights`
+
+Profiles are never written out. PCA needs only their products with vectors, which cost the open OCRs and d numbers per OCR.
 """
 
 from __future__ import annotations
@@ -12,32 +18,30 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..data import iter_rows
 from ..data._tfidf import inverse_document_frequency, tfidf
-from ._spectral import unit_length
-from ._stream import Basis, Embedding
+from .pca import PCA, signs
+from .spectral import unit_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
     from scipy.sparse.linalg import LinearOperator
 
+    from ..data import Cells
+
 # Profiles this small are written out; the iterative solver wants more cells and OCRs than components.
 _DENSE_ENTRIES = 200_000
-_NO_VARIANCE = 1e-10  # what rounding leaves of the variance of equal cells, as a share of their sum of squares
+_NO_VARIANCE = 1e-10  # what rounding leaves of the variance of equal cells, as a fraction of their sum of squares
 
 
-class CellReader(Protocol):
+class ProfileReader(Protocol):
     """Turns counts into cell vectors by what is known of the regions."""
 
     @property
     def keys(self) -> NDArray[np.float32]:
         """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
 
-    def __call__(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+    def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cell vectors (cells, d) from counts and their TF-IDF (cells, L), given the OCRs' inverse document frequency (L,)."""
 
 
@@ -83,39 +87,36 @@ class _Profiles:
 
 
 def embed_profiles(
-    matrix: Any,
-    reader: CellReader,
+    cells: Cells,
+    reader: ProfileReader,
     *,
-    prepare: Callable[[csr_matrix], csr_matrix],
     mix: float | None,
     kept: NDArray[np.bool_],
     n_components: int | None,
-    fit_rows: NDArray[np.int64] | None = None,
-    basis: Basis | None = None,
+    fit_rows: NDArray[np.int64],
+    axes: PCA | None = None,
     space: ProfileSpace | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> tuple[Embedding, ProfileSpace]:
-    """Stream a matrix into profiles and reduce them by PCA.
+) -> tuple[NDArray[np.float32], PCA | None, ProfileSpace]:
+    """Stream cells into profiles and reduce them by PCA.
 
     Parameters
     ----------
-    matrix
-        Counts, shape (n_cells, n_columns), in any form that `scfound_atac.data.iter_rows` reads.
+    cells
+        What to embed.
     reader
         Gives cell vectors and keys.
-    prepare
-        What is done to a chunk of the matrix first.
     mix
         Size of the low-rank part beside TF-IDF, both centred and of unit Frobenius norm over the fitted cells; None for the low-rank
         part alone, as the reader gives it.
     kept
-        Columns that take part, shape (n_columns,).
+        OCRs that take part, shape (n_ocrs,).
     n_components
-        Number of principal components, or None for whole profiles (dense), columns as in `matrix`.
+        Number of principal components, or None for whole profiles (dense).
     fit_rows
         Row numbers of the cells that norms and PCA are fitted to.
-    basis, space
+    axes, space
         Axes and space found before, to be used instead.
     seed
         Start of the iterative solver.
@@ -124,38 +125,34 @@ def embed_profiles(
 
     Returns
     -------
-    The embedding (axes in the columns' own order), and the space of its profiles.
+    The embedding, its axes (None with whole profiles), and the space of the profiles; OCRs in the order of `cells`.
     """
-    n_cells = matrix.shape[0]
     keys = reader.keys * kept[:, None]
-    fit_rows = np.arange(n_cells) if fit_rows is None else np.sort(fit_rows)
-    variance_ratio = None
-    if space is None or (basis is None and n_components is not None):
-        counts = gather(matrix, fit_rows, prepare, kept)
+    if space is None or (axes is None and n_components is not None):
+        counts = only(cells.to_memory(np.sort(fit_rows)), kept)
         idf = np.where(kept, inverse_document_frequency(counts), 0).astype(np.float32)
         weighted = unit_length(tfidf(counts, idf))
-        vectors = reader(counts, weighted, idf)
+        vectors = reader.read(counts, weighted, idf)
         space = ProfileSpace(idf, *_weights(weighted, vectors, keys, mix))
-        profiles = _Profiles(weighted, vectors, space.knowledge * keys, space.signal)
         if n_components is not None:
-            basis, variance_ratio = _fit(profiles, n_components, seed)
+            axes = _fit(_Profiles(weighted, vectors, space.knowledge * keys, space.signal), n_components, seed)
 
     vectors_to_out = space.knowledge * keys.T  # (d, L), or (d, n_components) below
     if n_components is None:
-        out = np.empty(matrix.shape, dtype=np.float32)
+        out = np.empty((len(cells), cells.n_ocrs), dtype=np.float32)
     else:
-        assert basis is not None
-        out = np.empty((n_cells, basis.components.shape[1]), dtype=np.float32)
-        signal_to_out, vectors_to_out = space.signal * basis.components, vectors_to_out @ basis.components
-        shift = basis.mean @ basis.components
-    with tqdm(total=n_cells, unit="cells", disable=not progress, desc="embedding") as bar:
-        for index, chunk in iter_rows(matrix):
-            rows = only(prepare(chunk), kept)
+        assert axes is not None
+        out = np.empty((len(cells), axes.components.shape[1]), dtype=np.float32)
+        signal_to_out, vectors_to_out = space.signal * axes.components, vectors_to_out @ axes.components
+        shift = axes.mean @ axes.components
+    with tqdm(total=len(cells), unit="cells", disable=not progress, desc="embedding") as bar:
+        for index, chunk in cells.iter_rows():
+            rows = only(chunk, kept)
             weighted = unit_length(tfidf(rows, space.idf))
-            out[index] = reader(rows, weighted, space.idf) @ vectors_to_out
+            out[index] = reader.read(rows, weighted, space.idf) @ vectors_to_out
             out[index] += space.signal * weighted if n_components is None else weighted @ signal_to_out - shift
             bar.update(chunk.shape[0])
-    return Embedding(out, basis if n_components is not None else None, variance_ratio), space
+    return out, axes if n_components is not None else None, space
 
 
 def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
@@ -166,16 +163,6 @@ def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
     rows.data[~kept[rows.indices]] = 0
     rows.eliminate_zeros()
     return rows
-
-
-def gather(
-    matrix: Any, rows: NDArray[np.int64], prepare: Callable[[csr_matrix], csr_matrix], kept: NDArray[np.bool_]
-) -> csr_matrix:
-    """The cells `rows` of a matrix, prepared, in memory."""
-    from scipy.sparse import vstack
-
-    chunks = [only(prepare(chunk), kept) for _, chunk in iter_rows(matrix, rows=rows)]
-    return vstack(chunks, format="csr", dtype=np.float32)
 
 
 def _weights(
@@ -196,8 +183,8 @@ def _inverse_norm(variance: float, squares: float) -> float:
     return 1 / float(np.sqrt(variance)) if variance > _NO_VARIANCE * squares else 1.0
 
 
-def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDArray[np.float64]]:
-    """Principal axes of the profiles."""
+def _fit(profiles: _Profiles, n_components: int, seed: int) -> PCA:
+    """Principal axes of the profiles P (n_cells, L): right singular vectors of P minus its mean."""
     from scipy.sparse.linalg import LinearOperator, svds
 
     n_cells, n_ocrs = profiles.weighted.shape
@@ -205,7 +192,9 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDAr
         msg = f"PCA needs at least two cells, got {n_cells}. Pass n_components=None for the whole vector, or basis= a fitted reference."
         raise ValueError(msg)
     n_components = min(n_components, n_cells - 1, n_ocrs)
-    mean = profiles.mean()
+
+    # 1. The variance, without forming P: the sum of squares less what the mean takes.
+    mean = profiles.mean()  # (L,)
     squares = _sum_of_squares(profiles)
     total = squares - n_cells * float(mean @ mean)
     if not total > _NO_VARIANCE * squares:
@@ -213,6 +202,8 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDAr
             "All cells have the same profile; there is nothing for PCA to find. Check that the matrix is not constant."
         )
         raise ValueError(msg)
+
+    # 2. The singular vectors, by the cheapest of three ways.
     if profiles.signal == 0:  # low rank alone: a problem of as many dimensions as a cell vector
         basis_of_keys, scale = np.linalg.qr(profiles.keys.astype(np.float64))
         vectors = profiles.vectors - profiles.vectors.mean(axis=0, dtype=np.float64)
@@ -236,12 +227,17 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> tuple[Basis, NDAr
         start = np.random.default_rng(seed).standard_normal(min(n_cells, n_ocrs))
         _, values, axes = svds(centred, k=n_components, v0=start, tol=1e-4)
         values, axes = values[::-1], axes[::-1]
-    keep = values**2 > 1e-10 * total
+
+    # 3. Only axes that rounding did not make, each with a sign that does not depend on the solver.
+    keep = values**2 > _NO_VARIANCE * total
     values, components = values[keep], axes[keep].T
-    top = np.abs(components).argmax(axis=0)
-    components = components * np.sign(components[top, np.arange(len(values))])
-    basis = Basis(np.ascontiguousarray(components, dtype=np.float32), mean.astype(np.float32))
-    return basis, values**2 / total
+    components *= signs(components)
+    return PCA(
+        mean=mean.astype(np.float32),
+        components=np.ascontiguousarray(components, dtype=np.float32),
+        variance=values**2 / (n_cells - 1),
+        variance_ratio=values**2 / total,
+    )
 
 
 def _sum_of_squares(profiles: _Profiles) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +9,21 @@ import torch
 from scipy import sparse
 from sklearn.linear_model import Ridge
 
+from scfound_atac.data import Cells
 from scfound_atac.genome import RegionTable
-from scfound_atac.hub import Checkpoint, load
-from scfound_atac.inference import cell_reader
-from scfound_atac.inference._readers import _RIDGE, MeanFactors, NetworkVectors, RidgeFactors, orthonormal
+from scfound_atac.hub import Checkpoint
+from scfound_atac.inference.kind import Embedded, Request
+from scfound_atac.inference.kinds import kind_of
+from scfound_atac.inference.linear import _RIDGE, MeanFactors, RidgeFactors, orthonormal
+from scfound_atac.inference.region_set import NetworkVectors
 from scfound_atac.nn import RegionSetConfig, RegionSetNet
 
 N_CELLS, N_OCRS, N_FACTORS = 20, 60, 5
+
+
+def told(features: np.ndarray) -> SimpleNamespace:
+    """What a region table says of OCRs that it knows."""
+    return SimpleNamespace(features=features, found=np.ones(len(features), dtype=bool))
 
 
 @pytest.fixture
@@ -68,7 +78,7 @@ def test_orthonormal_of_dependent_columns_spans_the_same(factors) -> None:
 
 
 def test_mean_factors_is_the_weighted_mean_over_open_ocrs(factors, counts, idf) -> None:
-    vectors = MeanFactors(factors)(counts, counts, idf)
+    vectors = MeanFactors(factors).read(counts, counts, idf)
     for cell in range(N_CELLS):
         is_open = counts[cell].toarray()[0] > 0
         if is_open.any():
@@ -78,13 +88,13 @@ def test_mean_factors_is_the_weighted_mean_over_open_ocrs(factors, counts, idf) 
             assert not vectors[cell].any()
     binary = counts.copy()
     binary.data[:] = 1
-    np.testing.assert_array_equal(MeanFactors(factors)(binary, binary, idf), vectors)
+    np.testing.assert_array_equal(MeanFactors(factors).read(binary, binary, idf), vectors)
 
 
 def test_mean_factors_keys_keep_distances(factors, counts, idf) -> None:
     reader = MeanFactors(factors)
     np.testing.assert_allclose(reader.keys.T @ reader.keys, np.eye(N_FACTORS), atol=1e-5)
-    vectors = reader(counts, counts, idf)
+    vectors = reader.read(counts, counts, idf)
     profiles = vectors @ reader.keys.T
     np.testing.assert_allclose(profiles @ profiles.T, vectors @ vectors.T, atol=1e-4)
 
@@ -95,7 +105,7 @@ def test_ridge_factors_equals_sklearn(factors, counts, idf) -> None:
     reader = RidgeFactors(factors)
     penalty = _RIDGE * np.mean((factors.astype(np.float64) ** 2).sum(axis=0))
     ridge = Ridge(alpha=penalty, fit_intercept=False).fit(factors.astype(np.float64), weighted.toarray().T)
-    np.testing.assert_allclose(reader(counts, weighted, idf), ridge.coef_, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(reader.read(counts, weighted, idf), ridge.coef_, rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(reader.keys, factors)
 
 
@@ -103,36 +113,36 @@ def test_ridge_factors_equals_sklearn(factors, counts, idf) -> None:
 
 
 def test_network_vectors_equal_the_dense_network(factors, counts, idf, checkpoint) -> None:
-    reader = NetworkVectors(checkpoint, factors, reconstruction=True)
+    reader = NetworkVectors(checkpoint, told(factors), reconstruction=True)
     net, value = checkpoint.net, torch.from_numpy(np.log1p(counts.toarray()))
     with torch.inference_mode():
         ocrs = net.embed_ocrs(None, None, None, torch.from_numpy(factors))
         expected, profile = net.cell_vector(value, ocrs).numpy(), net.predict(value, ocrs).numpy()
-    vectors = reader(counts, counts, idf)
+    vectors = reader(counts)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(vectors @ reader.keys.T, profile, rtol=1e-4, atol=1e-4)
 
 
 def test_network_vectors_of_an_embedding_have_length_one(factors, counts, idf, checkpoint) -> None:
-    reader = NetworkVectors(checkpoint, factors)
-    vectors = reader(counts, counts, idf)
+    reader = NetworkVectors(checkpoint, told(factors))
+    vectors = reader(counts)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    raw = NetworkVectors(checkpoint, factors, reconstruction=True)(counts, counts, idf)
+    raw = NetworkVectors(checkpoint, told(factors), reconstruction=True)(counts)
     np.testing.assert_allclose(vectors, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_cells_are_read_one_by_one(factors, counts, idf, checkpoint) -> None:
     weighted = counts.multiply(idf).tocsr().astype(np.float32)
-    for reader in (MeanFactors(factors), RidgeFactors(factors), NetworkVectors(checkpoint, factors)):
+    for reader in (MeanFactors(factors), RidgeFactors(factors), NetworkVectors(checkpoint, told(factors))):
         before = counts.copy()
-        together = reader(counts, weighted, idf)
-        alone = np.vstack([reader(counts[i], weighted[i], idf) for i in range(N_CELLS)])
+        together = reader.read(counts, weighted, idf)
+        alone = np.vstack([reader.read(counts[i], weighted[i], idf) for i in range(N_CELLS)])
         np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
         assert np.isfinite(together).all()
         np.testing.assert_array_equal(counts.toarray(), before.toarray())
 
 
-# ---------------------------------------------------------------- which reader
+# ---------------------------------------------------------------- what models know
 
 
 @pytest.fixture
@@ -149,52 +159,45 @@ def ocrs(*starts: int) -> pd.DataFrame:
     return pd.DataFrame({"chrom": "chr1", "start": starts, "end": np.array(starts) + 500})
 
 
-def read(checkpoint: Checkpoint, table: pd.DataFrame, **options: bool):
-    return cell_reader(checkpoint, checkpoint.region_table().lookup(table), **options)
+def embedded(checkpoint: Checkpoint, table: pd.DataFrame, counts: sparse.csr_matrix, **options) -> Embedded:
+    kind = kind_of(checkpoint)
+    names = np.array([f"cell{i}" for i in range(counts.shape[0])], dtype=object)
+    cells = Cells(counts, None, table, names, np.zeros(counts.shape[0], dtype=bool))
+    return kind.embed(cells, kind.settle(Request(n_components=3, progress=False, **options)))
 
 
-@pytest.mark.parametrize(
-    ("model_class", "kind"),
-    [("BiosamplePrior", MeanFactors), ("BiosampleMix", RidgeFactors), ("RegionSet", NetworkVectors)],
-)
-def test_reader_of_a_model_with_its_own_region_table(checkpoint, regions, model_class, kind) -> None:
-    net = checkpoint.net if model_class == "RegionSet" else None
-    model = Checkpoint(net=net, name="mine", sha256="0", model_class=model_class, regions=regions, preparation={})
-    reader = read(model, ocrs(1000, 5000))
-    assert type(reader) is kind
-    assert reader.keys.shape[0] == 2
-    if kind is RidgeFactors:
-        np.testing.assert_allclose(reader.keys, [[10, -3, 5], [0, 0, 0]])
-
-
-def test_a_network_of_another_width_is_refused(checkpoint) -> None:
+def test_a_network_of_another_width_is_refused(checkpoint, counts) -> None:
     with pytest.raises(ValueError, match=r"needs region factors of shape \(L, 5\)"):
-        read(checkpoint, ocrs(1000))  # the package's table knows more
+        embedded(checkpoint, ocrs(*range(1000, 61000, 1000)), counts)  # the package's table knows more
 
 
-def test_nothing_known_is_said(checkpoint, regions, counts, idf, caplog) -> None:
+def test_a_model_with_its_own_region_table(regions, counts) -> None:
+    model = Checkpoint(net=None, name="mine", sha256="0", model_class="BiosamplePrior", regions=regions)
+    found = embedded(model, ocrs(*range(1000, 61000, 1000)), counts)
+    assert found.params["fraction_known"] == pytest.approx(1 / N_OCRS)  # the table's one bin on chr1
+    assert found.vectors.shape[1] == 1  # one known region tells cells apart in one direction
+
+
+def test_nothing_known_is_said(checkpoint, regions, counts, caplog) -> None:
     unknown = ocrs(*range(100_000, 100_000 + 1000 * N_OCRS, 1000))
     prior, mix = (
-        Checkpoint(net=None, name=name, sha256="0", model_class=name, regions=regions)
-        for name in ("BiosamplePrior", "BiosampleMix")
+        Checkpoint(net=None, name=name, sha256="0", model_class=name, regions=regions, mix=mix)
+        for name, mix in (("BiosamplePrior", None), ("BiosampleMix", 0.25))
     )
     network = Checkpoint(
         net=checkpoint.net, name="network", sha256="0", model_class="RegionSet", regions=regions, preparation={}
     )
     says = f"None of the {N_OCRS} OCRs overlaps a region"
     with pytest.raises(ValueError, match=says):
-        read(prior, unknown)
+        embedded(prior, unknown, counts)
     with pytest.raises(ValueError, match=says):
-        read(network, unknown, reconstruction=True)
+        embedded(network, unknown, counts, pooling="reconstruction")
     for model in (mix, network):
         caplog.clear()
         with caplog.at_level("WARNING", logger="scfound_atac"):
-            vectors = read(model, unknown)(counts, counts, idf)
+            found = embedded(model, unknown, counts)
         assert says in caplog.text
-        np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))  # depth has no say either
-
-
-def test_bundled_models_are_read() -> None:
-    known = ocrs(1_000_000, 1_000_500)
-    assert isinstance(read(load("biosample-prior"), known), MeanFactors)
-    assert isinstance(read(load("biosample-mix"), known), RidgeFactors)
+        assert np.isfinite(found.vectors).all()
+        assert np.ptp(found.vectors, axis=0).max() > 0  # the counts are left to tell cells apart
+    vectors = NetworkVectors(network, network.region_table().lookup(unknown))(counts)
+    np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))  # depth does not show either

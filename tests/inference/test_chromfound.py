@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
-from scfound_atac.data import prepare_rows
-from scfound_atac.inference import PCA, Basis, Runner, _stream, embed_matrix
+from scfound_atac.data import Cells, prepare_rows
+from scfound_atac.inference import chromfound
+from scfound_atac.inference.chromfound import Runner, embed_cells
+from scfound_atac.inference.pca import PCA
 
 
 @pytest.fixture
@@ -16,9 +20,20 @@ def runner(checkpoint, ocrs) -> Runner:
     return Runner(checkpoint, ocrs, device="cpu", batch_size=8)
 
 
+def as_cells(matrix) -> Cells:
+    n_cells, n_ocrs = matrix.shape
+    names = np.array([f"cell{i}" for i in range(n_cells)], dtype=object)
+    return Cells(matrix, None, pd.DataFrame(index=range(n_ocrs)), names, np.zeros(n_cells, dtype=bool))
+
+
+class Embedding(NamedTuple):
+    vectors: np.ndarray
+    axes: PCA | None
+
+
 def embed(matrix, runner: Runner, n_components: int | None = 5, **options):
-    options = {"prepare": lambda rows: rows, "progress": False, **options}
-    return embed_matrix(matrix, runner, n_components=n_components, **options)
+    options = {"prepare": lambda rows: rows, "progress": False, "fit_rows": np.arange(matrix.shape[0]), **options}
+    return Embedding(*embed_cells(as_cells(matrix), runner, n_components=n_components, **options))
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array])
@@ -45,8 +60,7 @@ def test_chunks_do_not_show(checkpoint, ocrs, values, runner: Runner, batch_size
 def test_whole_vectors(runner: Runner, values) -> None:
     result = embed(values, runner, None)
     np.testing.assert_allclose(result.vectors, runner(values), atol=1e-6)
-    assert result.basis is None
-    assert result.variance_ratio is None
+    assert result.axes is None
 
 
 def test_pca_of_whole_vectors(runner: Runner, values) -> None:
@@ -54,9 +68,9 @@ def test_pca_of_whole_vectors(runner: Runner, values) -> None:
     pca = PCA.fit(whole, 5)
     scale = np.abs(result.vectors).max()
     np.testing.assert_allclose(result.vectors, pca.project(whole), atol=1e-4 * scale)
-    np.testing.assert_allclose(result.variance_ratio, pca.variance_ratio, rtol=1e-4)
+    np.testing.assert_allclose(result.axes.variance_ratio, pca.variance_ratio, rtol=1e-4)
     assert result.vectors.dtype == np.float32
-    assert result.basis.components.shape == (70, 5)
+    assert result.axes.components.shape == (70, 5)
 
 
 def test_cells_that_are_not_fitted_are_projected(runner: Runner, values) -> None:
@@ -70,21 +84,20 @@ def test_cells_that_are_not_fitted_are_projected(runner: Runner, values) -> None
 def test_basis_is_used_again(runner: Runner, values) -> None:
     rows = np.arange(12)
     first = embed(values, runner, 4, fit_rows=rows)
-    again = embed(values[12:], runner, 4, basis=first.basis)
-    assert again.basis is first.basis
-    assert again.variance_ratio is None
+    again = embed(values[12:], runner, 4, axes=first.axes)
+    assert again.axes is first.axes
     np.testing.assert_allclose(again.vectors, first.vectors[12:], atol=1e-5 * np.abs(first.vectors).max())
 
 
 def test_one_cell_with_a_basis(runner: Runner, values) -> None:
     first = embed(values, runner, 4)
-    one = embed(values[5], runner, 4, basis=first.basis)
+    one = embed(values[5], runner, 4, axes=first.axes)
     np.testing.assert_allclose(one.vectors, first.vectors[5:6], atol=1e-5 * np.abs(first.vectors).max())
 
 
 def test_basis_decides_the_number_of_components(runner: Runner, values) -> None:
-    basis = Basis(components=np.zeros((70, 3), dtype=np.float32), mean=np.zeros(70, dtype=np.float32))
-    assert embed(values, runner, 50, basis=basis).vectors.shape == (24, 3)
+    axes = PCA(np.zeros(70, dtype=np.float32), np.zeros((70, 3), dtype=np.float32))
+    assert embed(values, runner, 50, axes=axes).vectors.shape == (24, 3)
 
 
 def test_cells_are_prepared(runner: Runner, values) -> None:
@@ -110,10 +123,10 @@ def test_each_cell_is_prepared_once(runner: Runner, values) -> None:
 def test_vectors_on_disk(runner: Runner, values, n_bytes: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     expected = embed(values, runner, fit_rows=np.arange(0, 24, 2)).vectors
     everything = embed(values, runner).vectors
-    monkeypatch.setattr(_stream, "_IN_MEMORY_BYTES", n_bytes)
-    monkeypatch.setattr(_stream.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(chromfound, "_IN_MEMORY_BYTES", n_bytes)
+    monkeypatch.setattr(chromfound.tempfile, "tempdir", str(tmp_path))
     made = []
-    monkeypatch.setattr(_stream.np, "memmap", lambda *a, f=np.memmap, **k: made.append(a[0]) or f(*a, **k))
+    monkeypatch.setattr(chromfound.np, "memmap", lambda *a, f=np.memmap, **k: made.append(a[0]) or f(*a, **k))
     found = embed(values, runner).vectors
     assert len(made) == 1
     assert made[0].is_relative_to(tmp_path)
@@ -126,8 +139,8 @@ def test_vectors_on_disk(runner: Runner, values, n_bytes: int, monkeypatch: pyte
 def test_nothing_is_left_on_disk_after_an_error(
     runner: Runner, values, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_stream, "_IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(_stream.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(chromfound, "_IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(chromfound.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValueError, match="All cells have the same vector"):
         embed(sparse.csr_matrix((6, 70), dtype=np.float32), runner)
     assert list(tmp_path.iterdir()) == []

@@ -28,15 +28,15 @@ class PCA:
         Orthonormal axes in columns, shape (n_features, n_components), float32. The entry of largest magnitude of each axis
         is positive, so that signs do not depend on the order of the cells.
     variance
-        Variance of the fitted cells along each axis, shape (n_components,).
+        Variance of the fitted cells along each axis, shape (n_components,); None of axes that were found earlier.
     variance_ratio
-        The same as a share of the total variance.
+        The same as a fraction of the total variance.
     """
 
     mean: NDArray[np.float32]
     components: NDArray[np.float32]
-    variance: NDArray[np.float64]
-    variance_ratio: NDArray[np.float64]
+    variance: NDArray[np.float64] | None = None
+    variance_ratio: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(cls, table: NDArray[np.float32], n_components: int) -> PCA:
@@ -85,8 +85,7 @@ class PCA:
         for block in blocks:
             components[block] = (table[:, block].astype(np.float64) - mean[block]).T @ vectors
         components /= np.sqrt(values)
-        top = np.abs(components).argmax(axis=0)
-        components *= np.sign(components[top, np.arange(len(values))])
+        components *= signs(components)
         return cls(
             mean=mean.astype(np.float32),
             components=components.astype(np.float32),
@@ -97,6 +96,11 @@ class PCA:
     def project(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
         """Coordinates of vectors (n_cells, n_features) along the axes: (n_cells, n_components) float32."""
         return np.asarray((table - self.mean) @ self.components, dtype=np.float32)
+
+
+def signs(axes: NDArray[np.floating]) -> NDArray[np.floating]:
+    """1 or -1 for each column of `axes` (n, k): what makes its largest entry positive, so that signs do not depend on a solver."""
+    return np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
 
 
 def _top_eigenpairs(gram: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .pca import signs
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -110,5 +112,5 @@ def spectral_fit(counts: csr_matrix, n_components: int, seed: int = 0, *, tolera
     values, vectors = values[order], vectors[:, order]
     # A cell's own product with itself, which the similarity leaves out, adds the mean diagonal to each eigenvalue.
     axes = (half.T @ vectors) * (np.sqrt(values) / (values + diagonal.mean()))
-    sign = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(len(values))])
+    sign = signs(axes)
     return SpectralFit(idf.astype(np.float32), (axes * sign).astype(np.float32), vectors * sign, values)

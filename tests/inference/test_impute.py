@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
-from scfound_atac.inference._imputation import group_profiles, largest, n_groups, to_depth
+from scfound_atac.data import Cells
+from scfound_atac.inference.impute import group_profiles, largest, n_groups, to_depth
+
+
+def as_cells(matrix) -> Cells:
+    n_cells, n_ocrs = matrix.shape
+    names = np.array([f"cell{i}" for i in range(n_cells)], dtype=object)
+    return Cells(matrix, None, pd.DataFrame(index=range(n_ocrs)), names, np.zeros(n_cells, dtype=bool))
 
 
 class Knowledge:
@@ -14,7 +22,7 @@ class Knowledge:
 
     keys = np.array([[1], [-1], [0], [0]], dtype=np.float32)
 
-    def __call__(self, counts, weighted, idf):
+    def __call__(self, counts):
         return np.ones((counts.shape[0], 1), dtype=np.float32)
 
 
@@ -28,7 +36,7 @@ def two_kinds(n_cells: int) -> tuple[sparse.csr_matrix, np.ndarray]:
 def test_profiles_are_those_of_the_kinds() -> None:
     counts, vectors = two_kinds(6000)
     kept = np.array([True, True, True, True])
-    groups = group_profiles(counts, vectors, None, kept=kept, fit_order=np.arange(6000))
+    groups = group_profiles(as_cells(counts), vectors, None, kept=kept, fit_order=np.arange(6000))
     found = groups(vectors[:2])
     np.testing.assert_allclose(found[:, :3], [[1, 0, 1], [0, 1, 1]], atol=0.2)
     assert (found[:, 3] < 1e-3).all()
@@ -37,7 +45,9 @@ def test_profiles_are_those_of_the_kinds() -> None:
 def test_knowledge_shifts_small_groups() -> None:
     counts, vectors = two_kinds(20)
     kept = np.ones(4, dtype=bool)
-    plain, told = (group_profiles(counts, vectors, x, kept=kept, fit_order=np.arange(20)) for x in (None, Knowledge()))
+    plain, told = (
+        group_profiles(as_cells(counts), vectors, x, kept=kept, fit_order=np.arange(20)) for x in (None, Knowledge())
+    )
     assert plain.profiles.shape == (1, 4)
     assert plain.profiles[0, 0] == pytest.approx(plain.profiles[0, 1])
     assert told.profiles[0, 0] > 2 * told.profiles[0, 1]
@@ -47,7 +57,7 @@ def test_knowledge_shifts_small_groups() -> None:
 def test_columns_left_out_stay_zero() -> None:
     counts, vectors = two_kinds(100)
     kept = np.array([True, True, False, True])
-    groups = group_profiles(counts, vectors, Knowledge(), kept=kept, fit_order=np.arange(100))
+    groups = group_profiles(as_cells(counts), vectors, Knowledge(), kept=kept, fit_order=np.arange(100))
     assert (groups.profiles[:, 2] == 0).all()
     assert (groups.profiles[:, kept] > 0).all()
 

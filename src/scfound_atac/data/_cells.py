@@ -1,0 +1,258 @@
+"""The one door for input: what a user hands over becomes cells that any model can read, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from .._anndata import check_values, get_atac, get_column, get_matrix, no_matrix, role_of
+from .._logging import logger
+from .._rows import iter_rows, shape_of
+from ..genome._ocrs import looks_transposed, peak_columns, read_ocrs
+from ._design import check_design
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+# Cells from which the design of a data set is judged; more say the same.
+_DESIGN_CELLS = 2_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells that are fit for a model: a checked matrix, the place of each OCR in the genome, and names.
+
+    Attributes
+    ----------
+    matrix
+        Counts as the user holds them, shape (n_cells, n_vars), in any form that `scfound_atac.data.iter_rows` reads.
+    columns
+        Numbers of the columns of `matrix` that are OCRs, shape (n_ocrs,); None if all of them are. An object of 10x multiome cells, for
+        example, holds genes beside peaks.
+    ocrs
+        The OCRs: ``chrom``, ``start``, ``end`` on GRCh38, 0-based and half-open; only an index of names if coordinates were not asked for.
+    names
+        Names of the cells, shape (n_cells,).
+    is_empty
+        Whether a cell has no open OCR, shape (n_cells,).
+    role
+        What the user calls the object, for messages.
+    source
+        The user's object and the AnnData in it, from which columns of ``obs`` can be read; None of a subset.
+    """
+
+    matrix: Any
+    columns: NDArray[np.int64] | None
+    ocrs: pd.DataFrame
+    names: NDArray[np.object_]
+    is_empty: NDArray[np.bool_]
+    role: str = "adata"
+    source: tuple[Any, AnnData] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def n_ocrs(self) -> int:
+        """Number of OCRs."""
+        return len(self.ocrs)
+
+    @property
+    def n_vars(self) -> int:
+        """Number of columns of the user's matrix, those that are no OCRs included."""
+        return shape_of(self.matrix)[1]
+
+    @classmethod
+    def read(
+        cls,
+        data: Any,
+        *,
+        layer: str | None = None,
+        genome: str | None = None,
+        modality: str | None = None,
+        role: str = "adata",
+        layer_argument: str = "layer",
+        values: Literal["counts", "any"] = "counts",
+        or_else: str = "",
+        coordinates: bool = True,
+    ) -> Cells:
+        """Read and check cells; every function of the package that takes cells goes through here.
+
+        The matrix is read once from end to end, so that a bad value is found before any work.
+
+        Parameters
+        ----------
+        data
+            AnnData, MuData, or cells that were read already, which are returned as they are.
+        layer
+            Layer with the values; ``X`` if None.
+        genome
+            Genome build, if it cannot be recognised; ``uns["genome"]`` is looked at too.
+        modality
+            Modality of a MuData; ``"atac"`` if None.
+        role, layer_argument
+            Names of the arguments that `data` and `layer` were given as, for messages.
+        values
+            ``"counts"`` refuses values that are not whole numbers; ``"any"`` takes all that are finite and not negative.
+        or_else
+            A further way out that is added to the message about values that are no counts.
+        coordinates
+            Whether places in the genome are needed.
+
+        Raises
+        ------
+        TypeError
+            If `data` is neither AnnData nor MuData, or not in memory.
+        KeyError
+            If there is no such layer or modality.
+        ValueError
+            If there are no cells or no peaks, coordinates are not usable or not on GRCh38, or values are negative, infinite, NaN, or no
+            counts where counts are needed.
+        """
+        if isinstance(data, Cells):
+            return data
+        adata = get_atac(data, modality, role)
+        role = role_of(data, modality, role)
+        if adata.n_vars == 0:
+            raise ValueError(no_matrix(adata, role))
+        matrix = get_matrix(adata, layer, role, layer_argument)
+        if adata.n_obs == 0:
+            msg = f"Nothing to read: {role} has 0 cells and {adata.n_vars} OCRs."
+            raise ValueError(msg)
+        if looks_transposed(adata.obs_names, adata.var_names):
+            msg = (
+                f"{role} looks transposed: its {adata.n_obs} observations are named like OCRs ({adata.obs_names[0]!r}) and its variables "
+                f"are not ({adata.var_names[0]!r}). Cells belong in the rows: {role} = {role}.T.copy()."
+            )
+            raise ValueError(msg)
+        is_peak = peak_columns(adata.var, role)
+        columns = None if is_peak is None else np.flatnonzero(is_peak)
+        var = adata.var if columns is None else adata.var.iloc[columns]
+        if coordinates:
+            ocrs = read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)
+        else:
+            ocrs = pd.DataFrame(index=var.index)
+        names = adata.obs_names.to_numpy(dtype=object)
+        cells = cls(matrix, columns, ocrs, names, np.zeros(len(names), dtype=bool), role, (data, adata))
+        where = f"{role}.X" if layer is None else f"{role}.layers[{layer!r}]"
+        sample = cells._check(where, values, layer_argument, list(adata.layers), or_else)
+        if coordinates and (warning := check_design(sample, ocrs)):
+            logger.warning("%s: %s", role, warning)
+        return cells
+
+    def _check(self, where: str, values: str, layer_argument: str, layers: list[str], or_else: str) -> csr_matrix:
+        """Look at every value once, note the empty cells, and return the cells by which the design is judged."""
+        from scipy.sparse import vstack
+
+        n_cells = len(self)
+        is_sampled = np.ones(n_cells, dtype=bool)
+        if n_cells > _DESIGN_CELLS:
+            is_sampled[:] = False
+            is_sampled[np.random.default_rng(0).choice(n_cells, _DESIGN_CELLS, replace=False)] = True
+        is_whole = np.ones(n_cells, dtype=bool)
+        sample = []
+        for rows, chunk in self.iter_rows():
+            check_values(chunk, where, rows=rows, layer_argument=layer_argument)
+            self.is_empty[rows] = np.diff(chunk.indptr) == 0
+            if (fraction := chunk.data != np.round(chunk.data)).any():
+                is_whole[rows] = np.bincount(_row_numbers(chunk)[fraction], minlength=chunk.shape[0]) == 0
+            sample.append(chunk[is_sampled[rows]])
+        if values == "counts" and not is_whole.all():
+            raise ValueError(self._no_counts(where, is_whole, layer_argument, layers, or_else))
+        return vstack(sample, format="csr")
+
+    def _no_counts(
+        self, where: str, is_whole: NDArray[np.bool_], layer_argument: str, layers: list[str], or_else: str
+    ) -> str:
+        """What to say of values that are no counts, in all cells or in some of them."""
+        wrong = np.flatnonzero(~is_whole)
+        if (is_whole & ~self.is_empty).any():
+            what = (
+                f"{where} holds values that are not whole numbers in {len(wrong)} of {len(self)} cells (the first are rows "
+                f"{wrong[:3].tolist()}) and counts in the others. Were normalised samples and counts put together?"
+            )
+        else:
+            what = (
+                f"{where} holds values that are not whole numbers, so it is already normalised, and counts are needed."
+            )
+        fix = f"Pass {layer_argument}= a layer with counts" + (f" (layers: {layers})" if layers else "")
+        binarise = f"{self.role}.layers['binary'] = ({where} > 0).astype('float32')"
+        return f"{what} {fix}, or binarise ({binarise}; {layer_argument}='binary'){or_else}."
+
+    def iter_rows(
+        self, *, chunk_size: int = 1024, rows: NDArray[np.integer] | None = None
+    ) -> Iterator[tuple[slice | NDArray[np.int64], csr_matrix]]:
+        """Chunks of cells with their OCRs alone, (cells, n_ocrs); otherwise as `scfound_atac.data.iter_rows`."""
+        for index, chunk in iter_rows(self.matrix, chunk_size=chunk_size, rows=rows):
+            yield index, chunk if self.columns is None else chunk[:, self.columns]
+
+    def to_memory(self, rows: NDArray[np.integer] | None = None) -> csr_matrix:
+        """The counts of the cells `rows`, or of all, (n_cells, n_ocrs), float32."""
+        from scipy.sparse import csr_matrix, vstack
+
+        chunks = [chunk for _, chunk in self.iter_rows(rows=rows)]
+        return vstack(chunks, format="csr") if chunks else csr_matrix((0, self.n_ocrs), dtype=np.float32)
+
+    def subset(self, rows: NDArray[np.integer]) -> Cells:
+        """Some of the cells, in memory, with their OCRs alone."""
+        return Cells(self.to_memory(rows), None, self.ocrs, self.names[rows], self.is_empty[rows], self.role)
+
+    @property
+    def index(self) -> pd.Index:
+        """Names of the cells as the index of a table."""
+        return pd.Index(self.names) if self.source is None else self.source[1].obs_names
+
+    def column(self, key: str) -> pd.Series:
+        """A column of ``obs``, of the AnnData or else of the MuData around it; see `scfound_atac._anndata.get_column`."""
+        assert self.source is not None
+        return get_column(*self.source, key, self.role)
+
+    def var_columns(self, ocrs: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of OCRs -> numbers of the columns of the user's object."""
+        return ocrs if self.columns is None else self.columns[ocrs]
+
+    def to_var(self, values: NDArray[np.float32], ocrs: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Values of some OCRs (len(ocrs), ...) as rows for all columns of the user's object (n_vars, ...), zero elsewhere."""
+        whole = np.zeros((self.n_vars, *values.shape[1:]), dtype=np.float32)
+        whole[self.var_columns(ocrs)] = values
+        return whole
+
+    def widen(self, block: csr_matrix) -> csr_matrix:
+        """Values of OCRs (cells, n_ocrs) with a column for each column of the user's object, (cells, n_vars)."""
+        from scipy.sparse import csr_matrix
+
+        if self.columns is None:
+            return block
+        return csr_matrix((block.data, self.columns[block.indices], block.indptr), shape=(block.shape[0], self.n_vars))
+
+    def warn_of_empty(self, consequence: str) -> None:
+        """Say in the log how many cells have no open OCR, if there are any, and what comes of it."""
+        if n_empty := int(self.is_empty.sum()):
+            logger.warning("%d of %d cells have no open OCR and %s", n_empty, len(self), consequence)
+
+
+def read_columns(
+    adata: AnnData, role: str = "adata", genome: str | None = None
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Column numbers and coordinates of the OCRs of an object whose matrix is not read.
+
+    Raises
+    ------
+    ValueError
+        If there are no peaks, or coordinates are not usable or not on GRCh38.
+    """
+    is_peak = peak_columns(adata.var, role)
+    columns = np.arange(adata.n_vars) if is_peak is None else np.flatnonzero(is_peak)
+    var = adata.var.iloc[columns]
+    return columns, read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)
+
+
+def _row_numbers(chunk: csr_matrix) -> NDArray[np.int64]:
+    return np.repeat(np.arange(chunk.shape[0]), np.diff(chunk.indptr))

@@ -1,0 +1,121 @@
+"""What heads read of a cell: the backbone's vector, and beside it what was measured on the reference's OCRs.
+
+The first depends on the cell's open OCRs alone, whatever the OCR set is. The second are spectral components whose axes are fitted to the
+reference. A query with other OCRs is brought to those of the reference by overlap; what the query did not measure is missing there, and what
+the reference does not have is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
+from ..genome import best_overlaps
+from .kinds import kind_of
+from .spectral import spectral_fit, unit_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..data import Cells
+    from ..hub import Checkpoint
+
+N_MEASURED = 50
+# Fraction of the reference's OCRs that a query must overlap for what it measured there to say more than noise.
+MIN_SHARED_OCRS = 0.05
+_TOLERANCE = 1e-4  # of the eigenvalues: far below the noise of cells
+
+
+@dataclass(frozen=True)
+class MeasuredView:
+    """Spectral axes of a reference.
+
+    Attributes
+    ----------
+    ocrs
+        Of the reference: ``chrom``, ``start``, ``end``.
+    idf
+        Weight of each OCR, shape (L,).
+    axes
+        Shape (L, k), without the first component, which shows depth.
+    """
+
+    ocrs: pd.DataFrame
+    idf: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, cells: Cells, rows: NDArray[np.int64], *, n_components: int, seed: int = 0) -> MeasuredView:
+        """Fit at most `n_components` axes to the cells `rows`."""
+        fit = spectral_fit(cells.to_memory(rows), n_components + 1, seed, tolerance=_TOLERANCE)
+        return cls(cells.ocrs[["chrom", "start", "end"]].reset_index(drop=True), fit.idf, fit.axes[:, 1:])
+
+    def __call__(self, cells: Cells) -> NDArray[np.float32]:
+        """Directions of cells among the axes, of length 1, or 0 where nothing is shared: (n_cells, k)."""
+        transfer = self._transfer(cells.ocrs)
+        view = np.empty((len(cells), self.axes.shape[1]), dtype=np.float32)
+        for rows, chunk in cells.iter_rows():
+            view[rows] = unit_rows((chunk @ transfer).tocsr(), self.idf) @ self.axes
+        return view / np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-12)
+
+    def coverage(self, ocrs: pd.DataFrame) -> float:
+        """Fraction of the reference's OCRs that `ocrs` overlap."""
+        return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)
+
+    def _transfer(self, ocrs: pd.DataFrame) -> csr_matrix:
+        """From other OCRs to those of the reference, (n_ocrs, L); each goes where it shares most bases."""
+        from scipy.sparse import csr_matrix
+
+        best = best_overlaps(ocrs, self.ocrs)
+        ones = np.ones(len(best), dtype=np.float32)
+        return csr_matrix((ones, (best["a"], best["b"])), shape=(len(ocrs), len(self.ocrs)))
+
+
+class Features(NamedTuple):
+    """Of cells: `known` (n_cells, d), `measured` (n_cells, k) or None, and the fraction of the reference's OCRs that were measured."""
+
+    known: NDArray[np.float32]
+    measured: NDArray[np.float32] | None
+    fraction_ocrs: float
+
+    def all(self) -> NDArray[np.float32]:
+        """Side by side."""
+        return self.known if self.measured is None else np.hstack([self.known, self.measured])
+
+
+@dataclass(frozen=True)
+class CellFeatures:
+    """A backbone, and the measured view of the reference that heads were trained on, None to do without."""
+
+    checkpoint: Checkpoint
+    view: MeasuredView | None
+
+    @classmethod
+    def fit(cls, checkpoint: Checkpoint, cells: Cells, *, measured: bool = True, seed: int = 0) -> CellFeatures:
+        """Fit the measured view to a reference."""
+        if not measured:
+            return cls(checkpoint, None)
+        rows = fit_rows(cells.names, N_FIT_CELLS, seed)
+        return cls(checkpoint, MeasuredView.fit(cells, rows, n_components=N_MEASURED, seed=seed))
+
+    def __call__(
+        self,
+        cells: Cells,
+        *,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Features:
+        """Features of cells of any OCR set; without the measured view if hardly any OCR of the reference is there."""
+        kind = kind_of(self.checkpoint)
+        known = kind.cell_vectors(cells, device=device, batch_size=batch_size, seed=seed, progress=progress)
+        if self.view is None:
+            return Features(known, None, 0.0)
+        fraction = self.view.coverage(cells.ocrs)
+        return Features(known, self.view(cells) if fraction >= MIN_SHARED_OCRS else None, fraction)

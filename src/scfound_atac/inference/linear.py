@@ -1,0 +1,159 @@
+"""Models of region knowledge without a network: ``biosample-prior`` and ``biosample-mix``.
+
+Both know in which of 180 human tissues and cell types a region is open, as factors F (L, d) of the OCRs. The prior takes the mean of a
+cell's open regions; the mix adds the profile imputed from the factors to the cell's own TF-IDF. See `profiles.py` for what comes then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from .kind import Basis, Embedded, Kind, Openness, Request, is_known
+from .pca import PCA
+from .profiles import ProfileSpace, embed_profiles
+from .regions import check_known, idf_table, read_idf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..data import Cells
+
+# Ridge penalty of the imputed profile, as a fraction of the mean variance of a factor.
+_RIDGE = 0.1
+
+
+class _Linear(Kind):
+    """What both have in common."""
+
+    poolings = ("profile",)
+    needs_regions: ClassVar[bool]
+    """Whether nothing is left to go by if no region is known."""
+    factors: ClassVar[type]
+
+    def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
+        """Profiles of cells, then PCA."""
+        order = self.genome_order(cells)
+        known = self.checkpoint.region_table().lookup(cells.ocrs)
+        check_known(known, self.name, needed=self.needs_regions)
+        axes = space = None
+        if basis is not None:
+            axes, space = profile_basis(basis, cells, order)
+        vectors, axes, space = embed_profiles(
+            cells,
+            self.factors(known.factors),
+            mix=self.checkpoint.mix,
+            kept=is_known(order, cells.n_ocrs),
+            n_components=request.n_components,  # type: ignore[arg-type]
+            fit_rows=request.fit_rows(cells),
+            axes=axes,
+            space=space,
+            seed=request.seed,
+            progress=request.progress,
+        )
+        return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
+
+    def openness(self, cells: Cells, request: Request) -> Openness:
+        """Groups of cells found by the embedding; how open an OCR is in a group, its cells alone say."""
+        from .impute import group_openness
+
+        return group_openness(self, cells, request, None)
+
+
+def embedded_profiles(
+    vectors: NDArray[np.float32],
+    axes: PCA | None,
+    space: ProfileSpace,
+    order: NDArray[np.int64],
+    cells: Cells,
+    fraction_known: float,
+) -> Embedded:
+    """What `embed_profiles` gave, with OCRs in genome order, and what another embedding on these axes needs."""
+    return Embedded(
+        vectors if axes is not None else vectors[:, order],
+        order,
+        None if axes is None else PCA(axes.mean[order], axes.components[order]),
+        None if axes is None else axes.variance_ratio,
+        is_profile=axes is None,
+        params={
+            "device": "cpu",
+            "precision": "fp32",
+            "fraction_known": fraction_known,
+            "signal": space.signal,
+            "knowledge": space.knowledge,
+        },
+        tables={"idf": idf_table(space.idf, cells.ocrs)},
+    )
+
+
+def profile_basis(basis: Basis, cells: Cells, order: NDArray[np.int64]) -> tuple[PCA, ProfileSpace]:
+    """Axes and space of an earlier embedding, with OCRs in the order of `cells`."""
+    components, mean = basis.axes(cells.ocrs, order)
+    weights = (float(basis.record["params"][name]) for name in ("signal", "knowledge"))
+    space = ProfileSpace(read_idf(basis.record, cells.ocrs), *weights)
+    return PCA(_at(mean, order, cells.n_ocrs), _at(components, order, cells.n_ocrs)), space
+
+
+def _at(values: NDArray[np.float32], order: NDArray[np.int64], n_ocrs: int) -> NDArray[np.float32]:
+    """Values of the OCRs `order` in the place of each among all, zero elsewhere."""
+    whole = np.zeros((n_ocrs, *values.shape[1:]), dtype=np.float32)
+    whole[order] = values
+    return whole
+
+
+def orthonormal(keys: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The orthonormal columns nearest to `keys` (L, d), so that distances between profiles are those between cell vectors."""
+    values, vectors = np.linalg.eigh(keys.T.astype(np.float64) @ keys)
+    is_there = values > 1e-9 * values.max()
+    inverse_root = np.divide(
+        1, np.sqrt(values, where=is_there, out=np.ones_like(values)), where=is_there, out=np.zeros_like(values)
+    )
+    return (keys @ ((vectors * inverse_root) @ vectors.T)).astype(np.float32)
+
+
+class MeanFactors:
+    """The linear prior: mean of the factors of a cell's open OCRs, each weighted by its inverse document frequency.
+
+    Keys are orthonormal, so that PCA of the profiles is PCA of the cell vectors.
+    """
+
+    def __init__(self, factors: NDArray[np.float32]) -> None:
+        self.factors, self.keys = factors, orthonormal(factors)
+
+    def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `ProfileReader`."""
+        is_open = counts.astype(np.float32, copy=True)
+        is_open.data[:] = 1
+        weight = np.log1p(idf)
+        total = is_open @ weight
+        return (is_open @ (self.factors * weight[:, None])) / np.maximum(total, 1e-9)[:, None]
+
+
+class RidgeFactors:
+    """The profile imputed from the factors: ridge regression of a cell's TF-IDF over its OCRs on their factors."""
+
+    def __init__(self, factors: NDArray[np.float32]) -> None:
+        self.keys = factors
+        gram = (factors.T @ factors).astype(np.float64)
+        penalty = _RIDGE * np.trace(gram) / len(gram)
+        self.solve = np.linalg.inv(gram + max(penalty, 1e-9) * np.eye(len(gram))).astype(np.float32)
+
+    def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `ProfileReader`."""
+        return (weighted @ self.keys) @ self.solve
+
+
+class BiosamplePrior(_Linear):
+    """The mean of the factors of a cell's open regions."""
+
+    needs_regions = True
+    factors = MeanFactors
+
+
+class BiosampleMix(_Linear):
+    """A cell's TF-IDF, and beside it the profile that the factors of its regions lead to expect."""
+
+    needs_regions = False
+    factors = RidgeFactors

@@ -1,0 +1,181 @@
+"""The default embedding: what was measured of a cell beside what is known of its open regions.
+
+Two views of a cell, each a direction (a vector of length 1):
+
+    s   spectral components of its own counts, without the first, which shows depth    (k,)
+    u   the vector that a network reads from its open regions                          (d,)
+
+Over the cells that everything is fitted to, both are centred, scaled to Frobenius norms ``sqrt(r)`` and `mix`, put side by side, and
+rotated to their common principal components.
+
+How much weight the counts get is read from their spectrum. The smallest eigenvalue found, ``l_min``, stands for the noise floor. Component j
+is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with ``r = sum_j (l_j - l_min) / sum_j l_j``
+the fraction of the spectrum above the floor. Sparse cells therefore lean on what is known of their regions, deep ones on their own counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .pca import signs
+from .profiles import only
+from .spectral import spectral_fit, unit_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..data import Cells
+    from .spectral import SpectralFit
+
+    CellReader = Callable[[csr_matrix], NDArray[np.float32]]  # counts (cells, L) -> cell vectors of length 1 (cells, d)
+
+# Norm of the cell vectors beside that of the counts, which is at most 1. Chosen while looking at the scores of both bone-marrow
+# donors, PBMC, a multiome bone marrow and simulated cell lines (docs/benchmark.md says so too).
+DEFAULT_MIX = 0.67
+# Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.
+_TOLERANCE = 1e-4
+# A view in which all cells are alike up to rounding (root mean square per cell) gets no weight instead of a blown-up one.
+_NO_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class MixtureBasis:
+    """What turns counts into an embedding.
+
+    Attributes
+    ----------
+    idf
+        Weight of each OCR, 0 for those left out, shape (L,).
+    axes
+        Spectral axes, shape (L, k).
+    rotation
+        From both views side by side to the components, shape (k + d, n_components).
+    shift
+        Components of the mean cell, shape (n_components,).
+    """
+
+    idf: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    shift: NDArray[np.float32]
+
+    def views(self, counts: csr_matrix, reader: CellReader) -> NDArray[np.float32]:
+        """Both views of cells side by side, (cells, k + d)."""
+        return _views(counts, self.idf, self.axes, reader)
+
+
+def embed_mixture(
+    cells: Cells,
+    reader: CellReader,
+    *,
+    mix: float,
+    kept: NDArray[np.bool_],
+    n_components: int,
+    fit_rows: NDArray[np.int64],
+    basis: MixtureBasis | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[NDArray[np.float32], MixtureBasis, NDArray[np.float64] | None]:
+    """Stream cells into the mixture of both views.
+
+    Parameters
+    ----------
+    cells
+        What to embed.
+    reader
+        Gives cell vectors of length 1.
+    mix
+        Frobenius norm of the cell vectors; that of the spectral components is the root of their fraction above the noise, below 1.
+    kept
+        OCRs that take part, shape (n_ocrs,).
+    n_components
+        Most spectral components, and most components of the result.
+    fit_rows
+        Row numbers of the cells that everything is fitted to.
+    basis
+        Found before; used instead of fitting.
+    seed
+        Start of the iterative solver.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The embedding (n_cells, n_components), what led to it, and the fraction of the variance along each component, None with a given `basis`.
+
+    Raises
+    ------
+    ValueError
+        If all fitted cells are the same to both views.
+    """
+    variance_ratio = None
+    if basis is None:
+        counts = only(cells.to_memory(np.sort(fit_rows)), kept)
+        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
+    out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
+    with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
+        for index, chunk in cells.iter_rows():
+            out[index] = basis.views(only(chunk, kept), reader) @ basis.rotation - basis.shift
+            bar.update(chunk.shape[0])
+    return out, basis, variance_ratio
+
+
+def _views(
+    counts: csr_matrix, idf: NDArray[np.float32], axes: NDArray[np.float32], reader: CellReader
+) -> NDArray[np.float32]:
+    measured = unit_rows(counts, idf) @ axes
+    measured /= np.maximum(np.linalg.norm(measured, axis=1, keepdims=True), 1e-12)
+    return np.hstack([measured, reader(counts)])
+
+
+def _fit(
+    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
+) -> tuple[MixtureBasis, NDArray[np.float64]]:
+    # 1. Spectral axes: one more than asked for at each end, the first shows depth and the last the noise.
+    fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
+    axes, fraction = _above_noise(fit)  # (L, k)
+
+    # 2. Both views of the fitted cells, centred.
+    views = _views(counts, fit.idf, axes, reader).astype(np.float64)  # (n, k + d)
+    mean, k = views.mean(axis=0), axes.shape[1]
+    views -= mean
+
+    # 3. One factor for each view, so that their Frobenius norms are sqrt(fraction) and mix.
+    weight = np.empty(views.shape[1])
+    for part, norm in ((slice(0, k), np.sqrt(fraction)), (slice(k, None), mix)):
+        size = np.linalg.norm(views[:, part])
+        weight[part] = norm / size if size > _NO_SPREAD * np.sqrt(len(views)) else 0.0
+    views *= weight
+
+    # 4. Common principal components: eigenvectors of the (k + d) x (k + d) covariance.
+    values, vectors = np.linalg.eigh(views.T @ views)
+    total = values.sum()
+    if not total > 0:
+        msg = "All cells have the same vector; there is nothing for PCA to find. Check that the matrix is not constant."
+        raise ValueError(msg)
+    order = np.argsort(-values)[: min(n_components, counts.shape[0] - 1)]
+    order = order[values[order] > 1e-10 * total]  # what is smaller, rounding made
+    values, vectors = values[order], vectors[:, order]
+
+    # 5. Weights and rotation in one matrix; the largest entry of each component is positive.
+    rotation = weight[:, None] * vectors  # (k + d, n_components)
+    rotation *= signs(rotation)
+    basis = MixtureBasis(fit.idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
+    return basis, values / total
+
+
+def _above_noise(fit: SpectralFit) -> tuple[NDArray[np.float32], float]:
+    """Axes of all components but the first and the last, shrunk as the module says, and the fraction r of the spectrum above the noise."""
+    values = fit.values[1:]  # without the first component, which shows depth
+    if len(values) < 2:
+        return fit.axes[:, :0], 0.0
+    signal = values[:-1] - values[-1]  # (k,)
+    shrunk = fit.axes[:, 1:-1] * np.sqrt(signal / values[:-1]).astype(np.float32)
+    return shrunk, float(signal.sum() / values[:-1].sum())

@@ -1,0 +1,191 @@
+"""Region-set, the default model: a network reads each cell's open regions, and its vector stands beside the cell's own spectrum.
+
+See `mixture.py` for how both are put together, and `scfound_atac.nn.region_set` for the network.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..data import prepare_rows
+from .kind import Basis, Embedded, Kind, Openness, Request, is_known
+from .linear import embedded_profiles, profile_basis
+from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
+from .pca import PCA
+from .profiles import embed_profiles
+from .regions import check_known, idf_table, read_idf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+    from ..data import Cells
+    from ..genome import KnownRegions
+    from ..hub import Checkpoint
+    from .options import BatchSize
+
+_OCRS_PER_BLOCK = 65_536
+_CHUNK = 4_096  # cells that are read at a time for heads
+
+
+class RegionSet(Kind):
+    """A set encoder over the open regions of a cell (`scfound_atac.nn.RegionSetNet`)."""
+
+    poolings = ("mixture", "reconstruction")
+    is_backbone = True
+
+    def _pooling(self, pooling: str, n_components: int | None) -> str:
+        if pooling == "auto" and n_components is None:
+            return "reconstruction"
+        pooling = super()._pooling(pooling, n_components)
+        if pooling == "mixture" and n_components is None:
+            msg = "A mixture has no vector of one number per OCR. Set n_components, or pooling='reconstruction' for the predicted profile."
+            raise ValueError(msg)
+        return pooling
+
+    def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
+        """The mixture of both views of a cell, or the predicted profile."""
+        known = self.checkpoint.region_table().lookup(cells.ocrs)
+        order = self.genome_order(cells)
+        if request.pooling == "reconstruction":
+            return self._reconstruction(cells, request, basis, known, order)
+        check_known(known, self.name, needed=False)
+        fitted = None
+        if basis is not None:
+            components, _ = basis.axes(cells.ocrs, order)
+            axes = np.zeros((cells.n_ocrs, components.shape[1]), dtype=np.float32)
+            axes[order] = components
+            fitted = MixtureBasis(
+                read_idf(basis.record, cells.ocrs), axes, basis.record["rotation"], basis.record["shift"]
+            )
+        vectors, fitted, variance_ratio = embed_mixture(
+            cells,
+            NetworkVectors(self.checkpoint, known),
+            mix=DEFAULT_MIX if self.checkpoint.mix is None else self.checkpoint.mix,
+            kept=is_known(order, cells.n_ocrs),
+            n_components=request.n_components,  # type: ignore[arg-type]
+            fit_rows=request.fit_rows(cells),
+            basis=fitted,
+            seed=request.seed,
+            progress=request.progress,
+        )
+        return Embedded(
+            vectors,
+            order,
+            PCA(np.zeros(len(order), dtype=np.float32), fitted.axes[order]),
+            variance_ratio,
+            params={"device": "cpu", "precision": "fp32", "fraction_known": float(known.found[order].mean())},
+            tables={"idf": idf_table(fitted.idf, cells.ocrs), "rotation": fitted.rotation, "shift": fitted.shift},
+        )
+
+    def _reconstruction(
+        self, cells: Cells, request: Request, basis: Basis | None, known: KnownRegions, order: NDArray[np.int64]
+    ) -> Embedded:
+        """The log fold change of each OCR over the mean cell that the network predicts, whole or its principal components."""
+        check_known(known, self.name, needed=True)
+        axes = space = None
+        if basis is not None:
+            axes, space = profile_basis(basis, cells, order)
+        vectors, axes, space = embed_profiles(
+            cells,
+            NetworkVectors(self.checkpoint, known, reconstruction=True),
+            mix=None,
+            kept=is_known(order, cells.n_ocrs),
+            n_components=request.n_components,  # type: ignore[arg-type]
+            fit_rows=request.fit_rows(cells),
+            axes=axes,
+            space=space,
+            seed=request.seed,
+            progress=request.progress,
+        )
+        return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
+
+    def openness(self, cells: Cells, request: Request) -> Openness:
+        """Groups of cells found by the embedding; the network says what to expect where a group's cells say little."""
+        from .impute import group_openness
+
+        known = self.checkpoint.region_table().lookup(cells.ocrs)
+        reader = NetworkVectors(self.checkpoint, known, reconstruction=True) if known.found.any() else None
+        return group_openness(self, cells, request, reader)
+
+    def cell_vectors(
+        self,
+        cells: Cells,
+        *,
+        device: str = "auto",
+        batch_size: BatchSize = "auto",
+        seed: int = 0,
+        progress: bool = True,
+    ) -> NDArray[np.float32]:
+        """The network's cell vectors, of length 1."""
+        self.check_device(device, "auto", batch_size)
+        known = self.checkpoint.region_table().lookup(cells.ocrs)
+        check_known(known, self.name, needed=False)
+        reader = NetworkVectors(self.checkpoint, known)
+        vectors = np.empty((len(cells), self.checkpoint.net.config.d_cell), dtype=np.float32)
+        with tqdm(total=len(cells), unit="cells", disable=not progress, desc="reading cells") as bar:
+            for rows, chunk in cells.iter_rows(chunk_size=_CHUNK):
+                vectors[rows] = reader(chunk)
+                bar.update(chunk.shape[0])
+        return vectors
+
+    def classifier(self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int) -> Any:
+        """See `Kind.classifier`."""
+        from .classifier import RegionSetClassifier
+
+        return RegionSetClassifier(self.checkpoint, cells, n_classes)
+
+    def finetune_defaults(self, n_cells: int) -> dict[str, Any]:
+        """A small network: larger steps, and batches that grow with the cells."""
+        return {"lr": 1e-3, "batch_size": min(max(n_cells // 20, 16), 256)}
+
+
+class NetworkVectors:
+    """Cell vectors and keys of a `RegionSetNet`; a sparse product and a small network, so that a CPU is enough.
+
+    For an embedding, vectors have length 1: cells are compared by the direction of their vectors, which is what the contrastive
+    objective trains. For a `reconstruction` they are as the network gives them; times the keys, the log fold change of each region.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, known: KnownRegions, *, reconstruction: bool = False) -> None:
+        self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
+        self._features = known.features
+        self.messages = self._of_ocrs(self.net.messages)
+        if not known.found.any():  # all messages are the same then, and the only thing to read from their sum is depth
+            self.messages = np.zeros_like(self.messages)
+
+    @cached_property
+    def keys(self) -> NDArray[np.float32]:
+        """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
+        return self._of_ocrs(self.net.keys)
+
+    def _of_ocrs(self, part: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
+        """A part of what the network makes of the OCRs, some at a time: hidden layers are wider than what is kept of them."""
+        import torch
+
+        blocks = np.array_split(self._features, -(-len(self._features) // _OCRS_PER_BLOCK))
+        with torch.inference_mode():
+            parts = [part(self.net.embed_ocrs(None, None, None, torch.from_numpy(block))).numpy() for block in blocks]
+        return np.concatenate(parts)
+
+    def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As `ProfileReader` wants it; the network reads the counts alone."""
+        return self(counts)
+
+    def __call__(self, counts: csr_matrix) -> NDArray[np.float32]:
+        """Cell vectors of counts: (cells, L) -> (cells, d)."""
+        import torch
+
+        total = prepare_rows(counts, **self.preparation) @ self.messages
+        with torch.inference_mode():
+            vectors = self.net.summarise(torch.from_numpy(total)).numpy()
+        if not self.reconstruction:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors
