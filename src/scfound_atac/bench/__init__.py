@@ -8,7 +8,6 @@ from ._compare import compare
 from ._report import report, verdict
 from ._rna_baselines import rna_baselines
 from ._scores import clustering_scores, knn_accuracy
-from ._spectral import spectral
 from ._thin_counts import thin_counts
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "knn_accuracy",
     "report",
     "rna_baselines",
-    "spectral",
     "thin_counts",
     "verdict",
 ]
