@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -51,22 +50,20 @@ def _method(method: Any, n_components: int, seed: int) -> Method:
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
     from ..hub._load import as_checkpoint
-    from ..tl import embed
+    from ..tl._embed import DEFAULT_MODEL
 
-    if model == "default":
-        model = inspect.signature(embed).parameters["model"].default
-    return as_checkpoint(model)
+    return as_checkpoint(DEFAULT_MODEL if model == "default" else model)
 
 
 def _random_weights(seed: int) -> Checkpoint:
     import torch
 
     from ..hub import load, save
-    from ..nn import ChromFoundNet
+    from ..nn.networks import build_network
 
     with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
         torch.manual_seed(seed)
-        return load(save(ChromFoundNet(), Path(folder)))
+        return load(save(build_network("chromfound", {}), Path(folder)))
 
 
 def _written(function: Callable[..., Any], adata: AnnData, **options: Any) -> NDArray[Any]:
