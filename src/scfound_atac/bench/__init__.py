@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..scores import annotation_scores, expected_calibration_error, expression_scores, gene_scores
 from ._annotation_baselines import annotation_baselines
 from ._compare import compare
-from ._report import report, verdict
+from ._report import report
 from ._rna_baselines import rna_baselines
 from ._scores import clustering_scores, knn_accuracy
 from ._thin_counts import thin_counts
@@ -22,5 +22,4 @@ __all__ = [
     "report",
     "rna_baselines",
     "thin_counts",
-    "verdict",
 ]
