@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from throughput import Gemm, flops_per_token
 from torch.nn.parallel import DistributedDataParallel
 
 from scfound_atac.nn import ChromFoundConfig, ChromFoundNet
 from scfound_atac.nn.objectives import Objectives
+from throughput import Gemm, flops_per_token
 
 N_FACTORS = 50
 PASSES = 3  # one forward, two in the backward pass

@@ -23,6 +23,7 @@ import mudata
 import pandas as pd
 
 import scfound_atac as sfa
+from verdict import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +163,7 @@ def main() -> None:
     if len(tables) > 1:
         print(f"{sfa.bench.report(mean_over_sets(everything), scores=SUMMARY)}\n")
     if args.candidate:
-        print(sfa.bench.verdict(everything, args.candidate))
+        print(verdict(everything, args.candidate))
     logger.info("%d rows in %.0f s", len(everything), time.perf_counter() - start)
 
 

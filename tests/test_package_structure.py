@@ -6,7 +6,6 @@ import inspect
 import subprocess
 import sys
 from importlib import import_module
-from time import perf_counter
 
 import pytest
 
@@ -34,14 +33,14 @@ def test_imports_stay_light(module: str, forbidden: tuple[str, ...]) -> None:
     assert sorted(set(forbidden) & set(loaded)) == []
 
 
-def test_import_takes_less_than_a_second() -> None:
-    def seconds(code: str) -> float:
-        start = perf_counter()
-        run_python(code)
-        return perf_counter() - start
-
-    interpreter = min(seconds("pass") for _ in range(3))
-    assert min(seconds("import scfound_atac") for _ in range(3)) - interpreter < 1
+def test_import_loads_little_and_nothing_of_others() -> None:
+    """What makes an import slow are other packages; counting modules is sure on a busy machine, as a clock is not."""
+    before, after = (
+        set(run_python(f"import sys, {name}; print(*sys.modules)").split()) for name in ("os", "scfound_atac")
+    )
+    packages = {module.partition(".")[0] for module in after - before}
+    assert packages - sys.stdlib_module_names == {"scfound_atac"}
+    assert len(after - before) < 150
 
 
 @pytest.mark.parametrize("subpackage", ["pp", "tl"])

@@ -20,7 +20,11 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path, expected: str | None, *, progress: bool, advice: str) -> str:
-    """Download to a private folder beside the target and move the checked file into place; returns its sha256."""
+    """Download to a private folder beside the target and move the checked file into place; returns its sha256.
+
+    The parts are pooch's; ``pooch.retrieve`` would also keep the temporary file's permissions, which shut out all other users of a
+    shared cache, and print its own messages.
+    """
     import pooch
     from requests.exceptions import RequestException
 

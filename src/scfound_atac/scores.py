@@ -253,14 +253,15 @@ def gene_scores(measured: Any, predicted: Any) -> pd.DataFrame:
 
 def _column_scores(m: Floats, p: Floats) -> dict[str, Floats]:
     """Scores of each column, shape (n_columns,)."""
+    from scipy.stats import rankdata
+
     constant, flat = np.ptp(m, axis=0) == 0, np.ptp(p, axis=0) == 0
-    offset = m.mean(axis=0) - p.mean(axis=0)
-    x, y = m - m.mean(axis=0), p - p.mean(axis=0)
-    var_m, var_p, cov = (np.einsum("ij,ij->j", a, b) / len(m) for a, b in ((x, x), (y, y), (x, y)))
-    spread = var_m + var_p + offset**2
+    var_m, var_p, cov = _moments(m, p)
+    rank_var_m, rank_var_p, rank_cov = _moments(rankdata(m, axis=0), rankdata(p, axis=0))
+    spread = var_m + var_p + (m.mean(axis=0) - p.mean(axis=0)) ** 2
     scores = {
         "pearson": _quotient(cov, np.sqrt(var_m * var_p), flat),
-        "spearman": _spearman(m, p, flat),
+        "spearman": _quotient(rank_cov, np.sqrt(rank_var_m * rank_var_p), flat),
         "ccc": _quotient(2 * cov, spread, flat),
     }
     for values in scores.values():
@@ -268,25 +269,14 @@ def _column_scores(m: Floats, p: Floats) -> dict[str, Floats]:
     return scores | {"mse": np.square(m - p).mean(axis=0)}
 
 
-def _spearman(m: Floats, p: Floats, flat: NDArray[np.bool_]) -> Floats:
-    ranks = np.empty(m.shape[1])
-    genes = zip(
-        np.ascontiguousarray(m.T), np.ascontiguousarray(p.T), strict=True
-    )  # sorting wants a gene's values side by side
-    for column, (x, y) in enumerate(genes):
-        a, b = _centred_ranks(x), _centred_ranks(y)
-        ranks[column] = _quotient(a @ b, np.sqrt((a @ a) * (b @ b)), flat[column])
-    return ranks
-
-
-def _centred_ranks(values: Floats) -> Floats:
-    """Ranks less their mean, equal values sharing theirs; half the time of SciPy's ``rankdata`` for millions of values."""
-    order = np.argsort(values)
-    in_order = values[order]
-    first = np.concatenate([[0], np.flatnonzero(in_order[1:] != in_order[:-1]) + 1, [len(values)]])
-    centred = np.empty(len(values))
-    centred[order] = np.repeat((first[:-1] + first[1:] - len(values)) / 2.0, np.diff(first))
-    return centred
+def _moments(m: Floats, p: Floats) -> tuple[Floats, Floats, Floats]:
+    """Variance of each column of `m` and of `p`, and their covariance."""
+    x, y = m - m.mean(axis=0), p - p.mean(axis=0)
+    return (
+        np.einsum("ij,ij->j", x, x) / len(m),
+        np.einsum("ij,ij->j", y, y) / len(m),
+        np.einsum("ij,ij->j", x, y) / len(m),
+    )
 
 
 def _quotient(above: Any, below: Any, is_zero: Any) -> Any:

@@ -48,39 +48,6 @@ def test_report_without_deviations_and_sets() -> None:
     assert "| 10 % | no | new | **0.700 ± 0.020** | **0.600** |" in text
 
 
-def test_verdict() -> None:
-    text = sfa.bench.verdict(table(), "new")
-    assert text.startswith("**new, without smoothing, against methods without smoothing**")
-    assert (
-        "- KMeans NMI: best or within one sd of the best in 3 of 4 settings; mean 0.700, strictly best (lsi: 0.575).\n"
-        in text
-    )
-    assert "  - blood at 100 %: 0.700, lsi 0.800 ± 0.020\n" in text
-    assert (
-        "- kNN accuracy: best or within one sd of the best in 4 of 4 settings; mean 0.600, strictly best (lsi: 0.475)."
-        in text
-    )
-    assert "not the best (new: 0.700)" in sfa.bench.verdict(table(), "lsi")
-
-
-def test_verdict_with_smoothing_compares_across() -> None:
-    both = pd.concat([table(), table().assign(smooth=True, kmeans_nmi=lambda t: t["kmeans_nmi"] + 0.15)])
-    text = sfa.bench.verdict(both, "new", scores=["kmeans_nmi"])
-    assert text.count("**new, ") == 4
-    plain_against_all = text.split("**new, without smoothing, against methods in either way**")[1]
-    assert "blood at 100 %: 0.700, lsi, smoothed 0.950 ± 0.020" in plain_against_all
-    assert "not the best (lsi, smoothed: 0.725)" in plain_against_all
-
-
-def test_verdict_leaves_out_what_is_incomplete() -> None:
-    rows = table()
-    missing = rows[~((rows["method"] == "lsi") & (rows["data"] == "blood"))]
-    assert "not in every setting, left out: lsi." in sfa.bench.verdict(missing, "new")
-    assert "lsi has not been run in every setting" in sfa.bench.verdict(missing, "lsi")
-
-
 def test_errors() -> None:
     with pytest.raises(KeyError, match="no columns .'kmeans_ari'"):
         sfa.bench.report(table())
-    with pytest.raises(KeyError, match="no method 'old' in the table. Methods: .'lsi', 'new', 'spectral'"):
-        sfa.bench.verdict(table(), "old")

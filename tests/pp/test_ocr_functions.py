@@ -115,7 +115,7 @@ def test_map_ocrs_thresholds(kwargs, n_kept):
         (["chr1:1-2"], {"min_coverage": 2.0}, "min_coverage"),
         (["chr1:1-2"], {"min_kept": -0.1}, "min_kept=-0.1"),
         (small(genome="hg19"), {}, "hg19"),
-        ("region-set", {}, r"'region-set' \(RegionSet\) has no vocabulary"),
+        ("region-set", {}, r"'region-set' has no vocabulary"),
     ],
 )
 def test_map_ocrs_errors(target, kwargs, match):

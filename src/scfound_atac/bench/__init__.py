@@ -5,10 +5,9 @@ from __future__ import annotations
 from ..scores import annotation_scores, expected_calibration_error, expression_scores, gene_scores
 from ._annotation_baselines import annotation_baselines
 from ._compare import compare
-from ._report import report, verdict
+from ._report import report
 from ._rna_baselines import rna_baselines
 from ._scores import clustering_scores, knn_accuracy
-from ._spectral import spectral
 from ._thin_counts import thin_counts
 
 __all__ = [
@@ -22,7 +21,5 @@ __all__ = [
     "knn_accuracy",
     "report",
     "rna_baselines",
-    "spectral",
     "thin_counts",
-    "verdict",
 ]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ..data._tfidf import inverse_document_frequency, tfidf
-from ..inference.spectral import unit_length
 from ..pp._lsi import without_depth
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ class LSISpace:
     @cached_property
     def unit_rows(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """TF-IDF, cells of length 1."""
+        from sklearn.preprocessing import normalize
+
         train, test = self.tfidf
-        return unit_length(train.copy()), unit_length(test.copy())
+        return normalize(train), normalize(test)
 
     @cached_property
     def lsi(self) -> tuple[Floats, Floats]:

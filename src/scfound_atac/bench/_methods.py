@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..pp import lsi
-from ._spectral import spectral
+from ..pp import lsi, spectral
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
 
 _KEY = "bench"
+_LINEAR = {"lsi": lsi, "spectral": spectral}
 
 
 class Method(NamedTuple):
@@ -41,41 +40,33 @@ def find_methods(methods: Iterable[Any] | Mapping[str, Any], n_components: int, 
 def _method(method: Any, n_components: int, seed: int) -> Method:
     if callable(method):
         return Method(method)
-    if method == "lsi":
-        return Method(partial(_lsi, n_components=n_components, seed=seed))
-    if method == "spectral":
-        return Method(partial(spectral, n_components=n_components, seed=seed))
+    if isinstance(method, str) and method in _LINEAR:
+        return Method(partial(_written, _LINEAR[method], n_components=n_components, seed=seed))
+    from ..tl import embed
+
     model = _random_weights(seed) if method == "random" else _checkpoint(method)
-    return Method(partial(_embed, model=model, n_components=n_components, seed=seed), model.sha256[:12])
+    return Method(partial(_written, embed, model=model, n_components=n_components, seed=seed), model.sha256[:12])
 
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
     from ..hub._load import as_checkpoint
-    from ..tl import embed
+    from ..tl._embed import DEFAULT_MODEL
 
-    if model == "default":
-        model = inspect.signature(embed).parameters["model"].default
-    return as_checkpoint(model)
+    return as_checkpoint(DEFAULT_MODEL if model == "default" else model)
 
 
 def _random_weights(seed: int) -> Checkpoint:
     import torch
 
     from ..hub import load, save
-    from ..nn import ChromFoundNet
+    from ..nn.networks import build_network
 
     with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
         torch.manual_seed(seed)
-        return load(save(ChromFoundNet(), Path(folder)))
+        return load(save(build_network("chromfound", {}), Path(folder)))
 
 
-def _lsi(adata: AnnData, *, n_components: int, seed: int) -> NDArray[Any]:
-    lsi(adata, n_components=n_components, seed=seed, key_added=_KEY)
-    return adata.obsm[_KEY]
-
-
-def _embed(adata: AnnData, *, model: Checkpoint, n_components: int, seed: int) -> NDArray[Any]:
-    from ..tl import embed
-
-    embed(adata, model=model, n_components=n_components, seed=seed, key_added=_KEY)
+def _written(function: Callable[..., Any], adata: AnnData, **options: Any) -> NDArray[Any]:
+    """What a function of `pp` or `tl` writes into `obsm`."""
+    function(adata, key_added=_KEY, **options)
     return adata.obsm[_KEY]

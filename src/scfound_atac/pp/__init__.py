@@ -11,6 +11,7 @@ from ._lsi import lsi
 from ._map_ocrs import map_ocrs
 from ._parse_ocrs import parse_ocrs
 from ._recipe_chromfound import recipe_chromfound
+from ._spectral import spectral
 
 __all__ = [
     "aggregate_neighbors",
@@ -22,4 +23,5 @@ __all__ = [
     "map_ocrs",
     "parse_ocrs",
     "recipe_chromfound",
+    "spectral",
 ]

@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from ..nn.objectives import check_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pydantic_core import ErrorDetails
+
+# Text becomes a float, since YAML reads 1e-4 as text. What is counted must be a whole number.
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, strict=True)]
+PathText = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
+
+_KNOWN_KEYS_ONLY = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class OptimizerConfig:
     """AdamW with linear warm-up, a cosine to zero and clipping of the gradient's norm."""
 
-    lr: float = 5e-4
+    lr: Positive = 5e-4
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
-    n_warmup_steps: int = 500
-    clip: float = 1.0
+    n_warmup_steps: StrictInt = 500
+    clip: Positive = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class BatchConfig:
     """Cells and OCRs per batch, over all processes; see `scfound_atac.data._batches.CorpusBatches`."""
 
-    n_cells: int = 32
-    crop_size: int | None = 8192
+    n_cells: Count = 32
+    crop_size: Annotated[int, Field(ge=0, strict=True)] | None = 8192
     crop: Literal["neighbours", "random"] = "neighbours"
-    validation_fraction: float = 0.02
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class PreparationConfig:
     """How counts are prepared; kept with the weights."""
 
     target_sum: float | None = 1e4
-    log1p: bool = True
+    log1p: StrictBool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class PretrainConfig:
     """A pretraining run. Relative paths are relative to the current directory.
 
@@ -81,28 +91,28 @@ class PretrainConfig:
         As in `lightning.fabric.Fabric`.
     """
 
-    corpus: str
-    output: str
+    corpus: PathText
+    output: PathText
     study_weights: dict[str, float] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
-    init_from: str | None = None
-    region_table: str | None = None
+    init_from: PathText | None = None
+    region_table: PathText | None = None
     objectives: dict[str, float] = field(default_factory=lambda: {"denoise": 1.0})
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     preparation: PreparationConfig | None = None
-    seed: int = 0
-    n_steps: int = 10_000
-    accumulate: int = 1
-    precision: Literal["auto", "32", "bf16-mixed"] = "auto"
-    checkpoint_activations: bool = False
-    checkpoint_every: int = 500
-    validate_every: int = 500
-    n_validation_batches: int = 16
-    n_workers: int = 0
+    seed: StrictInt = 0
+    n_steps: Count = 10_000
+    accumulate: Count = 1
+    precision: Annotated[Literal["auto", "32", "bf16-mixed"], BeforeValidator(str)] = "auto"
+    checkpoint_activations: StrictBool = False
+    checkpoint_every: Count = 500
+    validate_every: Count = 500
+    n_validation_batches: Count = 16
+    n_workers: StrictInt = 0
     accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
+    devices: StrictInt | str = "auto"
+    num_nodes: StrictInt = 1
     strategy: str = "auto"
 
     def __post_init__(self) -> None:
@@ -112,23 +122,6 @@ class PretrainConfig:
             raise ValueError(msg)
         if self.network and "kind" not in self.network:
             msg = "network lacks its kind, for example network: {kind: chromfound}."
-            raise ValueError(msg)
-        positive = {
-            "n_steps": self.n_steps,
-            "accumulate": self.accumulate,
-            "checkpoint_every": self.checkpoint_every,
-            "validate_every": self.validate_every,
-            "n_validation_batches": self.n_validation_batches,
-            "batch.n_cells": self.batch.n_cells,
-            "batch.crop_size": self.batch.crop_size or 1,
-            "optimizer.lr": self.optimizer.lr,
-            "optimizer.clip": self.optimizer.clip,
-        }
-        if wrong := [f"{name} = {value}" for name, value in positive.items() if value <= 0]:
-            msg = f"These must be above zero: {', '.join(wrong)}."
-            raise ValueError(msg)
-        if not 0 < self.batch.validation_fraction < 1:
-            msg = f"batch.validation_fraction must lie between 0 and 1, got {self.batch.validation_fraction}."
             raise ValueError(msg)
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +142,7 @@ def read_config(config: Mapping[str, Any] | str | Path) -> PretrainConfig:
         For keys that do not exist (naming those that do), values of the wrong type, or values that make no run.
     """
     if not isinstance(config, str | Path):
-        return _build(PretrainConfig, config, "the configuration")
+        return _checked(dict(config) if isinstance(config, Mapping) else config, "the configuration")
     import yaml
 
     path = Path(config)
@@ -161,52 +154,25 @@ def read_config(config: Mapping[str, Any] | str | Path) -> PretrainConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f"{path} is not YAML: {error}"
         raise ValueError(msg) from error
-    return _build(PretrainConfig, values, str(path))
+    return _checked(values, str(path))
 
 
-def _build(kind: Any, values: Any, where: str) -> Any:
-    if not hasattr(values, "keys"):
-        msg = f"{where} must be a mapping, got {values!r}."
-        raise ValueError(msg)
-    known = {f.name: f for f in fields(kind)}
-    if unknown := [str(key) for key in values if key not in known]:
-        msg = f"Unknown keys in {where}: {', '.join(unknown)}. Known: {', '.join(known)}."
-        raise ValueError(msg)
-    if absent := [name for name in ("corpus", "output") if name in known and name not in values]:
-        msg = f"{where} lacks {', '.join(absent)}."
-        raise ValueError(msg)
-    hints = get_type_hints(kind)
-    return kind(**{key: _convert(hints[key], value, key) for key, value in values.items()})
+def _checked(values: Any, where: str) -> PretrainConfig:
+    try:
+        return TypeAdapter(PretrainConfig).validate_python(values)
+    except ValidationError as error:
+        wrong = "; ".join(map(_in_words, error.errors()))
+        msg = f"{where}: {wrong}."
+        raise ValueError(msg) from None
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    """`value` as `hint` wants it; YAML reads 1e-4 as text and 32 as a number."""
-    if is_dataclass(hint):
-        return _build(hint, value, key)
-    choices = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        if value is None and NoneType in choices:
-            return None
-        kinds = [choice for choice in choices if choice is not NoneType]
-        return value if isinstance(value, tuple(kinds)) and value is not True else _convert(kinds[0], value, key)
-    if get_origin(hint) is Literal:
-        if str(value) in choices:
-            return str(value)
-    elif get_origin(hint) is dict:
-        if hasattr(value, "keys"):
-            return {str(k): v if choices[1] is Any else _convert(choices[1], v, f"{key}.{k}") for k, v in value.items()}
-    elif get_origin(hint) is tuple:
-        if isinstance(value, list | tuple) and len(value) == len(choices):
-            return tuple(_convert(choice, item, key) for choice, item in zip(choices, value, strict=True))
-    elif hint is float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    elif hint is str and isinstance(value, Path):
-        return str(value)
-    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    wanted = f"one of {', '.join(choices)}" if get_origin(hint) is Literal else getattr(hint, "__name__", str(hint))
-    msg = f"{key} must be {wanted}, got {value!r}."
-    raise ValueError(msg)
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with one value, in one line; with an unknown key, the known ones."""
+    place, problem = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ").rstrip(".")
+    if error["type"] == "unexpected_keyword_argument":
+        part = {"optimizer": OptimizerConfig, "batch": BatchConfig, "preparation": PreparationConfig}
+        known = fields(part.get(str(error["loc"][0]), PretrainConfig))
+        return f"unknown key {place}; known are {', '.join(f.name for f in known)}"
+    if error["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {problem}, got {error['input']!r}" if place else problem

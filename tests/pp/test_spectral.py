@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from anndata import AnnData
+from anndata.tests.helpers import assert_equal
+from mudata import MuData
 from scipy import sparse
 
 import scfound_atac as sfa
@@ -13,6 +18,10 @@ def blocks(n_cells: int = 90, n_ocrs: int = 240, n_blocks: int = 3, seed: int = 
     group = np.arange(n_cells) % n_blocks
     rate = np.where(np.arange(n_ocrs)[None] % n_blocks == group[:, None], 0.5, 0.05)
     return AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32))), group
+
+
+def spectral(adata: AnnData, **options: int) -> np.ndarray:
+    return sfa.pp.spectral(adata, copy=True, **options).obsm["X_spectral"]
 
 
 def dense_reference(x: np.ndarray, n_components: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +40,7 @@ def dense_reference(x: np.ndarray, n_components: int) -> tuple[np.ndarray, np.nd
 
 def test_equals_the_dense_formula() -> None:
     adata, _ = blocks()
-    embedding = sfa.bench.spectral(adata, n_components=10)
+    embedding = spectral(adata, n_components=10)
     values, reference = dense_reference(adata.X.toarray(), 10)
     assert embedding.shape == (90, 10)
     np.testing.assert_allclose((embedding.astype(np.float64) ** 2).sum(axis=0), values, rtol=1e-5)
@@ -40,17 +49,39 @@ def test_equals_the_dense_formula() -> None:
 
 def test_separates_blocks() -> None:
     adata, group = blocks()
-    embedding = sfa.bench.spectral(adata, n_components=3)
+    embedding = spectral(adata, n_components=3)
     assert sfa.bench.knn_accuracy(embedding, group)[0] == 1.0
     assert sfa.bench.clustering_scores(embedding, group, n_seeds=1)["kmeans_ari"] == 1.0
 
 
-def test_deterministic_and_read_only() -> None:
+def test_deterministic() -> None:
     adata, _ = blocks()
+    np.testing.assert_array_equal(spectral(adata), spectral(adata))
+
+
+@pytest.mark.parametrize("function", [sfa.pp.lsi, sfa.pp.spectral])
+def test_linear_embeddings_have_one_contract(function: Callable[..., Any]) -> None:
+    adata, _ = blocks()
+    adata.layers["counts"] = adata.X.copy()
     before = adata.copy()
-    np.testing.assert_array_equal(sfa.bench.spectral(adata), sfa.bench.spectral(adata))
-    assert (adata.X != before.X).nnz == 0
-    assert list(adata.obsm) == []
+    copied = function(adata, n_components=4, copy=True)
+    assert_equal(adata, before)
+    (name,) = copied.obsm
+    assert name == f"X_{function.__name__}"
+
+    assert function(adata, n_components=4, layer="counts", key_added="mine") is None
+    assert list(adata.obsm) == ["mine"]
+    assert adata.obsm["mine"].dtype == np.float32
+    np.testing.assert_array_equal(adata.obsm["mine"], copied.obsm[name])
+    del adata.obsm["mine"]
+    assert_equal(adata, before)
+
+    mdata = MuData({"peaks": before.copy()})
+    function(mdata, n_components=4, modality="peaks")
+    np.testing.assert_array_equal(mdata["peaks"].obsm[name], copied.obsm[name])
+    with pytest.raises(ValueError, match="n_components=0"):
+        function(adata, n_components=0)
+    assert_equal(adata, before)
 
 
 def test_cells_without_counts_or_neighbours_are_zero() -> None:
@@ -59,20 +90,18 @@ def test_cells_without_counts_or_neighbours_are_zero() -> None:
     x = np.hstack([x, np.zeros((len(x), 1), dtype=np.float32)])
     x[7] = 0
     x[7, -1] = 2  # open in this cell alone
-    embedding = sfa.bench.spectral(AnnData(x), n_components=5)
+    embedding = spectral(AnnData(x), n_components=5)
     assert np.isfinite(embedding).all()
     np.testing.assert_allclose(embedding[[3, 7]], 0, atol=1e-5)
     assert (np.abs(embedding).sum(axis=1) > 1e-3).sum() == len(x) - 2
 
 
 def test_nothing_in_common() -> None:
-    assert not sfa.bench.spectral(AnnData(np.eye(5, dtype=np.float32))).any()
+    assert not spectral(AnnData(np.eye(5, dtype=np.float32))).any()
 
 
 def test_few_cells_and_errors() -> None:
     adata, _ = blocks(6)
-    assert sfa.bench.spectral(adata, n_components=30).shape[1] < 6
+    assert spectral(adata, n_components=30).shape[1] < 6
     with pytest.raises(ValueError, match="at least 3 cells, got 2"):
-        sfa.bench.spectral(adata[:2])
-    with pytest.raises(ValueError, match="n_components=0"):
-        sfa.bench.spectral(adata, n_components=0)
+        spectral(adata[:2])
