@@ -26,8 +26,8 @@ from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference import Runner, embed_matrix
 from ..nn import ChromFoundConfig, ChromFoundNet
-from ..train.lightning import CellDataModule, MaskedTrainingPlan, ObjectivesTrainingPlan
-from ..train.scvi_module import ChromFoundModule
+from ..nn.objectives import MASK_RATIO, WITHOUT_THINNING, check_weights
+from ..train.lightning import BoundNet, CellDataModule, TrainingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +103,7 @@ class ChromFound(BaseModelClass):
         ]
         if n_factors := checkpoint.net.config.n_factors:
             columns.append(region_factors(ocrs, n_factors, checkpoint.region_table()))
-        self.module = ChromFoundModule(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
+        self.module = BoundNet(checkpoint.net, *(torch.from_numpy(x[order]) for x in columns))
         self._order = order
         n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
         self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
@@ -174,7 +174,7 @@ class ChromFound(BaseModelClass):
         crop_size: int | None = None,
         lr: float = 5e-5,
         weight_decay: float = 0.01,
-        mask_ratio: float = 0.15,
+        mask_ratio: float = MASK_RATIO,
         n_warmup_steps: int = 100,
         loss_on: Literal["replaced", "all"] = "replaced",
         objectives: Mapping[str, float] | None = None,
@@ -197,15 +197,15 @@ class ChromFound(BaseModelClass):
         lr, weight_decay
             Of AdamW; the learning rate warms up over `n_warmup_steps` and falls to zero along a cosine.
         mask_ratio
-            Share of zero and of non-zero OCRs that are replaced.
+            Fraction of zero and of non-zero OCRs that the masked objectives replace.
         n_warmup_steps
             Steps of linear warm-up, at most a tenth of the run.
         loss_on
             ``"replaced"`` counts the error at the replaced positions alone, as in the paper. ``"all"`` counts every position, which closes
             the short cut of answering the opposite of what is seen (see the models page of the documentation).
         objectives
-            Weights of a sum of other objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the
-            documentation lists them. They thin counts, so the model must be set up with counts; `mask_ratio` and `loss_on` have no say.
+            Weights of a sum of objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the documentation
+            lists them, and `loss_on` is not used. All but ``"masked"`` and ``"all"`` thin counts, so the model must be set up with counts.
         train_size
             Share of cells to train on; the rest is for validation.
         accelerator, devices
@@ -218,7 +218,7 @@ class ChromFound(BaseModelClass):
         Raises
         ------
         ValueError
-            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` on values that are not counts.
+            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` that thin values which are not counts.
         """
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
@@ -226,28 +226,34 @@ class ChromFound(BaseModelClass):
         if not 0 < train_size <= 1:
             msg = f"train_size must lie in (0, 1], got {train_size}."
             raise ValueError(msg)
-        setup = self.adata_manager.registry["setup_args"]
-        if objectives is not None and setup["recipe"] is None:
-            msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
-            raise ValueError(msg)
+        objectives = dict(objectives or {"masked" if loss_on == "replaced" else "all": 1.0})
+        check_weights(objectives)
+        preparation = dict(self._checkpoint.preparation)
+        if self.adata_manager.registry["setup_args"]["recipe"] is None:
+            preparation = {"target_sum": None, "log1p": False}
+            if not set(objectives) <= set(WITHOUT_THINNING):
+                msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
+                raise ValueError(msg)
+        values = self._values()
         data = CellDataModule(
-            self._values(self.adata, prepared=objectives is None)[:, self._order],
+            values[:, self._order],
+            np.asarray(values.sum(axis=1), dtype=np.float32).ravel(),
             batch_size=batch_size,
             crop_size=crop_size,
             train_size=train_size,
             seed=seed,
         )
-        options: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "n_warmup_steps": n_warmup_steps,
-            "seed": seed,
-        }
-        if objectives is None:
-            plan = MaskedTrainingPlan(self.module, mask_ratio=mask_ratio, loss_on=loss_on, **options)
-        else:
-            preparation = dict(self._checkpoint.preparation)
-            plan = ObjectivesTrainingPlan(self.module, objectives, data.fraction_open, preparation, **options)
+        plan = TrainingPlan(
+            self.module,
+            objectives,
+            data.fraction_open,
+            preparation,
+            mask_ratio=mask_ratio,
+            lr=lr,
+            weight_decay=weight_decay,
+            n_warmup_steps=n_warmup_steps,
+            seed=seed,
+        )
         trainer_kwargs = {
             "enable_progress_bar": settings.progress_bar,
             "check_val_every_n_epoch": 1 if data.n_val else None,
@@ -263,14 +269,14 @@ class ChromFound(BaseModelClass):
             torch.manual_seed(seed)
             self.module.train()
             runner()
-        loss = {"objectives": dict(objectives)} if objectives else {"mask_ratio": mask_ratio, "loss_on": loss_on}
         self._checkpoint = replace(
             self._checkpoint,
             net=self.module.net,
             name="trained",
             sha256="",
             training={
-                "objective": "objectives" if objectives else "masked reconstruction",
+                "objectives": objectives,
+                "mask_ratio": mask_ratio,
                 "n_cells": data.n_train,
                 "n_ocrs": len(self._order),
                 "n_steps": int(runner.trainer.global_step),
@@ -279,16 +285,17 @@ class ChromFound(BaseModelClass):
                 "crop_size": crop_size or len(self._order),
                 "lr": lr,
                 "seed": seed,
-                **loss,
             },
         )
 
-    def _values(self, adata: AnnData, *, prepared: bool = True) -> csr_matrix:
-        """Prepared accessibility, or the counts, in the columns' own order."""
+    def _values(self) -> csr_matrix:
+        """The registered matrix, checked, in the columns' own order."""
         from scipy.sparse import vstack
 
-        layer = self.adata_manager.registry["setup_args"]["layer"]
-        chunks = [self._prepare(rows) if prepared else rows for _, rows in iter_rows(get_matrix(adata, layer))]
+        chunks = []
+        for _, rows in iter_rows(get_matrix(self.adata, self.adata_manager.registry["setup_args"]["layer"])):
+            check_values(rows, "the registered matrix")
+            chunks.append(rows)
         return vstack(chunks, format="csr", dtype=np.float32)
 
     def _prepare(self, rows: csr_matrix) -> csr_matrix:
