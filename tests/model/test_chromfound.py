@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 from scipy import sparse
 
 import scfound_atac as sfa
+from scfound_atac.data._fit_rows import fit_rows
 from scfound_atac.model import ChromFound
 from scfound_atac.nn.masking import mask_values
 
@@ -176,6 +177,22 @@ def test_embed_takes_the_saved_folder(trained: ChromFound, tmp_path: Path, n_com
     sfa.tl.embed(adata, model=tmp_path / "model", n_components=n_components, device="cpu")
     latent = trained.get_latent_representation(n_components=n_components)
     np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5 * np.abs(latent).max())
+
+
+def test_pca_of_many_cells_is_fitted_to_some(trained: ChromFound) -> None:
+    """The axes are those of `tl.embed`: of at most `n_fit_cells` cells, which the seed and their names choose."""
+    adata = setup(make_adata())
+    fitted = {}
+    for n_fit_cells, seed in ((20, 0), (20, 1), (N_CELLS, 0)):
+        options = {"n_components": 4, "n_fit_cells": n_fit_cells, "seed": seed}
+        fitted[n_fit_cells, seed] = latent = trained.get_latent_representation(adata, **options)
+        sfa.tl.embed(adata, model=trained.checkpoint, device="cpu", **options)
+        np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5 * np.abs(latent).max())
+    np.testing.assert_array_equal(fitted[N_CELLS, 0], trained.get_latent_representation(adata, n_components=4))
+    assert not np.allclose(fitted[20, 0], fitted[20, 1], atol=1e-3)
+    mean = fitted[20, 0][fit_rows(adata.obs_names, 20, 0)].mean(0)
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+    assert np.abs(fitted[20, 0].mean(0)).max() > 1e-3
 
 
 def test_reconstruction(trained: ChromFound) -> None:

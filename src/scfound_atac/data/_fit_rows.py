@@ -10,6 +10,9 @@ import pandas as pd
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+N_FIT_CELLS = 20_000
+"""Cells that PCA and its like are fitted to, at most. PCA takes 8 bytes for each pair of them: 3.2 GB, whatever the number of cells."""
+
 
 def fit_rows(names: pd.Index | NDArray[np.object_], n: int, seed: int) -> NDArray[np.int64]:
     """At most `n` rows, those whose seeded hash of the name is smallest, so that cell order plays no part; rising."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from ..data._fit_rows import fit_rows
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
 from ._cell_vectors import cell_vectors
 from ._measured_view import MeasuredView
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ._cells import Cells
 
 N_MEASURED = 50
-_FIT_CELLS = 20_000
 # Of the reference's OCRs, the share that a query must overlap for what it measured there to say more than noise.
 LEAST_SHARED_OCRS = 0.05
 
@@ -47,7 +46,7 @@ class CellFeatures:
         """Fit the measured view to a reference."""
         if not measured:
             return cls(checkpoint, None)
-        rows = fit_rows(cells.names, _FIT_CELLS, seed)
+        rows = fit_rows(cells.names, N_FIT_CELLS, seed)
         return cls(checkpoint, MeasuredView.fit(cells, rows, n_components=N_MEASURED, seed=seed))
 
     def __call__(

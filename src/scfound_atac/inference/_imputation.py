@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data import iter_rows
+from ..data._fit_rows import N_FIT_CELLS
 from ._profiles import only
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _CELLS_PER_GROUP = 30
 _TEMPERATURE = 0.1  # of the softmax over cosines by which a cell belongs to groups
 _KNOWLEDGE_CELLS = 30.0  # what is known of the regions counts as much as this many cells of a group
 _MEAN_CELLS = 0.5  # the same for the mean over all OCRs in the openness of one OCR
-_FIT_CELLS = 20_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def group_profiles(
         Start of the search.
     """
     n_cells, k = len(vectors), n_groups(len(vectors))
-    centres = _centres(vectors[fit_order[:_FIT_CELLS]], k, seed)
+    centres = _centres(vectors[fit_order[:N_FIT_CELLS]], k, seed)
     n_open = np.zeros((k, len(kept)), dtype=np.float32)
     weight = np.zeros(k)
     knowledge = np.zeros((k, 0 if reader is None else reader.keys.shape[1]))

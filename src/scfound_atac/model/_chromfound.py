@@ -20,6 +20,7 @@ from .._anndata import check_values, get_matrix, refuse_normalised
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
 from ..data._factors import region_factors
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
 from ..genome import get_ocrs
 from ..genome._ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
@@ -305,17 +306,29 @@ class ChromFound(BaseModelClass):
         return prepare_rows(rows, **self._checkpoint.preparation)
 
     def _apply(
-        self, adata: AnnData | None, pooling: Pooling, n_components: int | None, batch_size: Any
-    ) -> tuple[Any, NDArray]:
+        self,
+        adata: AnnData | None,
+        pooling: Pooling,
+        *,
+        batch_size: int | Literal["auto"],
+        n_components: int | None = None,
+        n_fit_cells: int = N_FIT_CELLS,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Principal components or whole vectors of cells, and the genome order of the latter's columns."""
         adata = self._validate_anndata(adata)
         runner = Runner(
             self._checkpoint, get_ocrs(adata.var), pooling=pooling, device=self.device, batch_size=batch_size
         )
-        matrix = get_matrix(adata, self.adata_manager.registry["setup_args"]["layer"])
         result = embed_matrix(
-            matrix, runner, prepare=self._prepare, n_components=n_components, progress=settings.progress_bar
+            get_matrix(adata, self.adata_manager.registry["setup_args"]["layer"]),
+            runner,
+            prepare=self._prepare,
+            n_components=n_components,
+            fit_rows=fit_rows(adata.obs_names, n_fit_cells, seed),
+            progress=settings.progress_bar,
         )
-        return result, runner.order
+        return result.vectors, runner.order
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -323,9 +336,11 @@ class ChromFound(BaseModelClass):
         adata: AnnData | None = None,
         *,
         n_components: int | None = 50,
+        n_fit_cells: int = N_FIT_CELLS,
         batch_size: int | Literal["auto"] = "auto",
+        seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1).
+        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1), as in `tl.embed`.
 
         Parameters
         ----------
@@ -333,18 +348,27 @@ class ChromFound(BaseModelClass):
             Cells to embed; the registered ones if None.
         n_components
             Principal components, or None for the whole vector, one number per OCR of ``var``.
+        n_fit_cells
+            PCA is fitted to at most this many cells, chosen by `seed` and cell name.
         batch_size
             Cells per forward pass.
+        seed
+            Random seed; it chooses the cells when there are more than `n_fit_cells`.
 
         Returns
         -------
         Array (n_obs, n_components), or (n_obs, n_vars), float32.
         """
         self._check_if_trained(warn=True)
-        result, order = self._apply(adata, "hidden_mean", n_components, batch_size)
-        if n_components is not None:
-            return result.vectors
-        return _in_column_order(result.vectors, order, self.adata.n_vars)
+        vectors, order = self._apply(
+            adata,
+            "hidden_mean",
+            batch_size=batch_size,
+            n_components=n_components,
+            n_fit_cells=n_fit_cells,
+            seed=seed,
+        )
+        return vectors if n_components is not None else _in_column_order(vectors, order, self.adata.n_vars)
 
     @torch.inference_mode()
     def get_reconstruction(
@@ -352,8 +376,8 @@ class ChromFound(BaseModelClass):
     ) -> NDArray[np.float32]:
         """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
         self._check_if_trained(warn=True)
-        result, order = self._apply(adata, "reconstruction", None, batch_size)
-        return _in_column_order(result.vectors, order, self.adata.n_vars)
+        vectors, order = self._apply(adata, "reconstruction", batch_size=batch_size)
+        return _in_column_order(vectors, order, self.adata.n_vars)
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.

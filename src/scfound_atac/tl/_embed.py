@@ -12,7 +12,7 @@ from .._anndata import check_copy, check_values, get_atac, get_matrix, refuse_no
 from .._keys import embedding_keys
 from .._logging import logger
 from ..data import iter_rows
-from ..data._fit_rows import fit_rows
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
 from ..genome._ocrs import checked_ocrs
 from ..hub._checkpoint import DEFAULT_PREPARATION, PEAK_SET_MODELS
 from ._embed_runs import Task, run_mixture, run_network, run_peak_sets, run_profiles, whole
@@ -42,7 +42,7 @@ def embed(
     pooling: Literal["auto", "cls", "hidden_mean", "mixture", "profile", "reconstruction"] = "auto",
     n_components: int | Literal["auto"] | None = "auto",
     basis: AnnData | MuData | None = None,
-    n_fit_cells: int = 20_000,
+    n_fit_cells: int = N_FIT_CELLS,
     genome: str | None = None,
     modality: str | None = None,
     batch_size: int | Literal["auto"] = "auto",

@@ -13,7 +13,7 @@ from .._keys import IMPUTED, check_key, embedding_keys
 from .._logging import logger
 from .._settings import settings
 from ..data import iter_rows, prepare_rows
-from ..data._fit_rows import fit_rows
+from ..data._fit_rows import N_FIT_CELLS, fit_rows
 from ..hub._checkpoint import PEAK_SET_MODELS
 from ..inference._cells import read_cells
 from ..inference._runner import check_options
@@ -231,7 +231,7 @@ def _groups(
             pooling="mixture" if is_network else "profile",
             preparation=None,
             n_components=N_COMPONENTS,
-            fit_rows=fit_rows(names, 20_000, seed),
+            fit_rows=fit_rows(names, N_FIT_CELLS, seed),
             basis=None,
             keys=embedding_keys(),
             names=names,
