@@ -17,7 +17,8 @@ from ..data._set_batches import buckets, pad
 from ..data._vocabularies import CLS
 from ..inference._peak_sets import check_coverage
 from ..inference._runner import known_in_genome_order, resolve_device
-from ..nn.heads import ChromFoundHead, EpiFoundationHead, VectorHead
+from ..nn.epifoundation import EpiFoundationHead
+from ..nn.heads import ChromFoundHead, VectorHead
 from .epochs import train_epochs
 from .linear_head import hold_out
 
