@@ -24,6 +24,8 @@ def run_python(code: str) -> str:
         ("scfound_atac", SLOW_PACKAGES),
         ("scfound_atac.genome", ("torch", "scvi", "scanpy", "matplotlib")),
         ("scfound_atac.nn", ("anndata", "mudata", "scanpy", "scvi", "matplotlib")),
+        ("scfound_atac.model", ("torch", "scvi", "matplotlib")),
+        ("scfound_atac.train.pretrain", ("scanpy", "scvi")),
         ("scfound_atac.pp", ("torch", "scvi", "matplotlib")),
         ("scfound_atac.tl", ("torch", "scvi", "matplotlib")),
     ],

@@ -10,10 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from lightning.pytorch import Callback
 from scipy import sparse
 
 import scfound_atac as sfa
+from scfound_atac.data._fit_rows import fit_rows
 from scfound_atac.model import ChromFound
+from scfound_atac.nn.masking import mask_values
 
 TINY = {
     "d_model": 16,
@@ -176,6 +179,22 @@ def test_embed_takes_the_saved_folder(trained: ChromFound, tmp_path: Path, n_com
     np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5 * np.abs(latent).max())
 
 
+def test_pca_of_many_cells_is_fitted_to_some(trained: ChromFound) -> None:
+    """The axes are those of `tl.embed`: of at most `n_fit_cells` cells, which the seed and their names choose."""
+    adata = setup(make_adata())
+    fitted = {}
+    for n_fit_cells, seed in ((20, 0), (20, 1), (N_CELLS, 0)):
+        options = {"n_components": 4, "n_fit_cells": n_fit_cells, "seed": seed}
+        fitted[n_fit_cells, seed] = latent = trained.get_latent_representation(adata, **options)
+        sfa.tl.embed(adata, model=trained.checkpoint, device="cpu", **options)
+        np.testing.assert_allclose(latent, adata.obsm["X_sfa"], atol=1e-5 * np.abs(latent).max())
+    np.testing.assert_array_equal(fitted[N_CELLS, 0], trained.get_latent_representation(adata, n_components=4))
+    assert not np.allclose(fitted[20, 0], fitted[20, 1], atol=1e-3)
+    mean = fitted[20, 0][fit_rows(adata.obs_names, 20, 0)].mean(0)
+    np.testing.assert_allclose(mean, 0, atol=1e-4)
+    assert np.abs(fitted[20, 0].mean(0)).max() > 1e-3
+
+
 def test_reconstruction(trained: ChromFound) -> None:
     adata = make_adata()
     found = trained.get_reconstruction()
@@ -291,6 +310,49 @@ def test_loss_on_all_positions_is_another_objective(adata: AnnData) -> None:
         train(adata, loss_on="open")
 
 
+def losses_of_the_paper(model: ChromFound, values: sparse.csr_matrix, seed: int) -> dict[str, float]:
+    """Section 3.3 written out: squared error of each cell at the replaced positions, or at all, then the mean over cells."""
+    value = torch.from_numpy(values[:, model._order].toarray())
+    shown, replaced = mask_values(value, mask_ratio=0.3, generator=torch.Generator().manual_seed(seed))
+    net, bound = model.module.net.eval(), model.module
+    error = (net.reconstruct(net(shown, net.embed_ocrs(bound.chromosome, bound.start, bound.end))) - value) ** 2
+    return {
+        "masked": float(torch.stack([e[r].mean() for e, r in zip(error, replaced, strict=True)]).mean()),
+        "all": float(error.mean()),
+    }
+
+
+@pytest.mark.parametrize("recipe", ["chromfound", None])
+@pytest.mark.parametrize("objective", ["masked", "all"])
+def test_loss_is_that_of_the_paper(recipe: str | None, objective: str) -> None:
+    """Also where a cell has reads in OCRs that the network does not know: they count in its total."""
+    adata = make_adata()
+    adata.var["chrom"] = np.where(np.arange(N_OCRS) < 3, "chrUn_KI270742v1", adata.var["chrom"])
+    model = ChromFound(setup(adata, recipe=recipe), config=TINY)
+    values = sfa.data.prepare_rows(adata.X) if recipe else adata.X
+    seen = []
+
+    class Spy(Callback):
+        def on_validation_batch_end(self, trainer, plan, outputs, batch, batch_idx) -> None:
+            seen.append((plan._loss(batch, seed=5), values[trainer.datamodule.val_idx]))
+
+    loss_on = "replaced" if objective == "masked" else "all"
+    options = {**TRAIN, "lr": 0.0, "weight_decay": 0.0, "batch_size": N_CELLS, "train_size": 0.5, "mask_ratio": 0.3}
+    model.train(1, loss_on=loss_on, callbacks=[Spy()], **options)
+    ((loss, held_out),) = seen
+    expected = losses_of_the_paper(model, held_out, seed=5)
+    assert float(loss) == pytest.approx(expected[objective], rel=1e-5)
+    assert model.checkpoint.training["objectives"] == {objective: 1.0}
+    assert model.checkpoint.training["mask_ratio"] == 0.3
+
+
+def test_masked_is_the_objective_unless_others_are_named(adata: AnnData) -> None:
+    by_default = weights(train(adata))
+    assert same(by_default, weights(train(adata, objectives={"masked": 1.0})))
+    assert not same(by_default, weights(train(adata, objectives={"masked": 1.0}, mask_ratio=0.5)))
+    assert same(weights(train(adata, loss_on="all")), weights(train(adata, objectives={"all": 1.0})))
+
+
 def test_duplicated_ocrs_are_refused() -> None:
     adata = make_adata()
     adata.var.iloc[1] = adata.var.iloc[0]
@@ -340,6 +402,7 @@ def test_objectives_need_counts() -> None:
     adata = setup(make_adata(), recipe=None)
     with pytest.raises(ValueError, match="need counts to thin"):
         ChromFound(adata, config=TINY).train(objectives={"denoise": 1.0}, **TRAIN)
+    assert same(weights(train(adata)), weights(train(adata, objectives={"masked": 1.0})))
 
 
 def test_another_kind_of_model_is_refused(adata: AnnData) -> None:

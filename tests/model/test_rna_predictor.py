@@ -17,7 +17,6 @@ from scipy import sparse
 
 import scfound_atac as sfa
 from scfound_atac.model import RNAPredictor
-from scfound_atac.model._rna_predictor import _gene_pearson
 
 TYPES = ("B", "Mono", "NK", "T")
 GENES = [f"GENE{i}" for i in range(8)]
@@ -121,23 +120,14 @@ def test_scale_of_expression_does_not_matter(mdata, tiny_backbones, predictor, q
     assert trained(small, tiny_backbones["chromfound"]).report["gene_pearson"] > 0.25
 
 
-def test_gene_pearson_is_that_of_expression_scores():
-    rng = np.random.default_rng(0)
-    measured, predicted = rng.normal(size=(2, 30, 5)).astype(np.float32)
-    measured[:, 1], predicted[:, 2] = 3.3, 1.7
-    expected = sfa.bench.expression_scores(measured, predicted)["gene_pearson"]
-    assert _gene_pearson(measured, predicted) == pytest.approx(expected, abs=1e-6)
-    assert np.isnan(_gene_pearson(measured[:, 1:2], predicted[:, 1:2]))
-
-
 def test_many_genes_are_asked_for_in_parts(mdata, tiny_backbones, query, monkeypatch):
-    from scfound_atac.model import _rna_predictor
+    from scfound_atac.train import expression_head
 
-    monkeypatch.setattr(_rna_predictor, "_GENES", 3)
+    monkeypatch.setattr(expression_head, "_GENES", 3)
     model = trained(mdata, tiny_backbones["chromfound"], head="gene-query", max_epochs=25)
     told = model.predict(query)
     assert per_gene(told, query) > 0.35
-    monkeypatch.setattr(_rna_predictor, "_QUERIES", 5)
+    monkeypatch.setattr(expression_head, "_QUERIES", 5)
     pd.testing.assert_frame_equal(model.predict(query), told, atol=1e-5)
 
 

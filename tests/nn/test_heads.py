@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scfound_atac.nn.heads import ChromFoundHead, EpiFoundationHead, ExpressionHead, VectorHead
+from scfound_atac.nn.epifoundation import EpiFoundationHead
+from scfound_atac.nn.heads import ChromFoundHead, ExpressionHead, VectorHead
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from scfound_atac.train.lightning import CellCrops, CellDataModule
 N_CELLS, N_OCRS = 50, 30
 # Entry (i, j) is 100 i + j + 1, so that a value tells its cell and its OCR.
 TABLE = (100 * np.arange(N_CELLS)[:, None] + np.arange(N_OCRS) + 1).astype(np.float32)
+TOTAL = TABLE.sum(1) + 7  # of which `TABLE` may be a part
 
 
 @pytest.fixture
@@ -30,26 +31,26 @@ def cells_of(batch: dict) -> list[int]:
 
 @pytest.mark.parametrize(("train_size", "n_train"), [(0.9, 45), (0.5, 25), (1.0, 50), (0.001, 1), (0.99, 50)])
 def test_split(values: sparse.csr_matrix, train_size: float, n_train: int) -> None:
-    module = CellDataModule(values, batch_size=8, train_size=train_size)
+    module = CellDataModule(values, TOTAL, batch_size=8, train_size=train_size)
     assert (module.n_train, module.n_val) == (n_train, N_CELLS - n_train)
     assert sorted([*module.train_idx, *module.val_idx]) == list(range(N_CELLS))
 
 
 def test_split_follows_the_seed(values: sparse.csr_matrix) -> None:
-    first, again, other = (CellDataModule(values, batch_size=8, train_size=0.7, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (CellDataModule(values, TOTAL, batch_size=8, train_size=0.7, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(first.val_idx, again.val_idx)
     assert not np.array_equal(first.val_idx, other.val_idx)
 
 
 def test_epoch_sees_every_training_cell_once(values: sparse.csr_matrix) -> None:
-    module = CellDataModule(values, batch_size=8, train_size=0.7)
+    module = CellDataModule(values, TOTAL, batch_size=8, train_size=0.7)
     seen = batches(module)
     assert [len(batch["value"]) for batch in seen] == [8, 8, 8, 8, 3]
     assert sorted(cell for batch in seen for cell in cells_of(batch)) == module.train_idx.tolist()
 
 
 def test_validation_batches_are_the_same_each_time(values: sparse.csr_matrix) -> None:
-    module = CellDataModule(values, batch_size=4, train_size=0.7, crop_size=7)
+    module = CellDataModule(values, TOTAL, batch_size=4, train_size=0.7, crop_size=7)
     first, again = list(module.val_dataloader()), list(module.val_dataloader())
     assert [cell for batch in first for cell in cells_of(batch)] == module.val_idx.tolist()
     for a, b in zip(first, again, strict=True):
@@ -58,12 +59,12 @@ def test_validation_batches_are_the_same_each_time(values: sparse.csr_matrix) ->
 
 
 def test_no_validation_cells(values: sparse.csr_matrix) -> None:
-    assert CellDataModule(values, batch_size=8, train_size=1.0).val_dataloader() == []
+    assert CellDataModule(values, TOTAL, batch_size=8, train_size=1.0).val_dataloader() == []
 
 
 @pytest.mark.parametrize(("crop_size", "width"), [(None, N_OCRS), (7, 7), (1, 1), (N_OCRS, N_OCRS), (1000, N_OCRS)])
 def test_crops_are_neighbours_within_the_genome(values: sparse.csr_matrix, crop_size: int | None, width: int) -> None:
-    module = CellDataModule(values, batch_size=8, crop_size=crop_size)
+    module = CellDataModule(values, TOTAL, batch_size=8, crop_size=crop_size)
     for epoch in range(5):
         for batch in batches(module, epoch):
             first = batch["first"]
@@ -74,7 +75,7 @@ def test_crops_are_neighbours_within_the_genome(values: sparse.csr_matrix, crop_
 
 
 def test_crops_reach_both_ends(values: sparse.csr_matrix) -> None:
-    crops = CellCrops(values, crop_size=25)
+    crops = CellCrops(values, TOTAL, crop_size=25)
     firsts = set()
     for crops.epoch in range(60):
         firsts.add(crops[[0, 1]]["first"])
@@ -83,10 +84,16 @@ def test_crops_reach_both_ends(values: sparse.csr_matrix) -> None:
 
 def test_same_seed_same_batches(values: sparse.csr_matrix) -> None:
     def run(seed: int, epoch: int) -> list:
-        module = CellDataModule(values, batch_size=8, crop_size=7, seed=seed)
+        module = CellDataModule(values, TOTAL, batch_size=8, crop_size=7, seed=seed)
         return [(batch["first"], batch["value"].tolist()) for batch in batches(module, epoch)]
 
     assert run(0, 0) == run(0, 0)
     assert run(0, 3) == run(0, 3)
     assert run(0, 0) != run(0, 1)
     assert run(0, 0) != run(1, 0)
+
+
+def test_total_is_that_of_the_whole_cell(values: sparse.csr_matrix) -> None:
+    module = CellDataModule(values, TOTAL, batch_size=8, crop_size=7, train_size=0.7)
+    for batch in batches(module):
+        np.testing.assert_array_equal(batch["total"].numpy(), TOTAL[cells_of(batch)])

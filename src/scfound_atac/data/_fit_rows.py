@@ -10,10 +10,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
 N_FIT_CELLS = 20_000
-"""Cells that something is fitted to, unless a number is asked for: the components of more hardly differ, and PCA of per-OCR vectors holds a
-table of these cells x these cells (3 GB)."""
+"""Cells that PCA and its like are fitted to, at most. PCA takes 8 bytes for each pair of them: 3.2 GB, whatever the number of cells."""
 
 
 def fit_rows(names: pd.Index | NDArray[np.object_], n: int, seed: int) -> NDArray[np.int64]:

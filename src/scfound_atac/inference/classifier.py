@@ -13,7 +13,8 @@ from torch import nn
 from ..data import Tokenizer, prepare_rows
 from ..data._set_batches import buckets, pad
 from ..data._vocabularies import CLS
-from ..nn.heads import ChromFoundHead, EpiFoundationHead, VectorHead
+from ..nn.epifoundation import EpiFoundationHead
+from ..nn.heads import ChromFoundHead, VectorHead
 from .epifoundation import check_coverage
 from .kind import known_in_genome_order, ocr_columns
 

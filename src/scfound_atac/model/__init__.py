@@ -1,6 +1,13 @@
-"""Model classes in the manner of scvi-tools: setup_anndata, train, get_..., save, load; and pretraining over a corpus.
+"""What users train: four classes, and pretraining over a corpus.
 
-Loaded when first used: pretraining does without scvi-tools, whose import takes seconds on every process of a cluster.
+They keep three contracts. `ChromFound` is a scvi-tools model: ``setup_anndata(adata)``, ``model = ChromFound(adata)``, ``model.train()``,
+``get_latent_representation()``, ``save``, ``load``. `EpiFoundation` is used in the same order on a MuData (``setup_mudata``), but does not
+derive from scvi-tools' classes: its batches are sets of peaks and of genes, and its training goes through the numbered loop that
+`pretrain` uses. `CellAnnotator` and `RNAPredictor` are not bound to data: they learn from one object and are applied to another,
+``model = CellAnnotator(backbone)``, ``model.train(reference, ...)``, ``model.predict(query)``. The steps themselves are taken in
+`scfound_atac.train`.
+
+All is loaded when first used: pretraining does without scvi-tools, whose import takes seconds on every process of a cluster.
 """
 
 from __future__ import annotations

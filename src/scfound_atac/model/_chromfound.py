@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
@@ -25,13 +26,12 @@ from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference.chromfound import Runner, embed_cells
 from ..inference.kind import known_in_genome_order, ocr_columns
 from ..nn import ChromFoundConfig, ChromFoundNet
-from ..train.lightning import CellDataModule, MaskedTrainingPlan, ObjectivesTrainingPlan
-from ..train.scvi_module import ChromFoundModule
+from ..nn.objectives import MASK_RATIO, WITHOUT_THINNING, check_weights
+from ..train.lightning import BoundNet, CellDataModule, TrainingPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -97,7 +97,7 @@ class ChromFound(BaseModelClass):
         _, ocrs = read_columns(self.adata, genome=self._setup["genome"])
         order = known_in_genome_order(ocrs, checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
         columns = ocr_columns(checkpoint, ocrs, order)
-        self.module = ChromFoundModule(checkpoint.net, *map(torch.from_numpy, columns.values()))
+        self.module = BoundNet(checkpoint.net, *map(torch.from_numpy, columns.values()))
         self._order = order
         n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
         self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
@@ -168,7 +168,7 @@ class ChromFound(BaseModelClass):
         crop_size: int | None = None,
         lr: float = 5e-5,
         weight_decay: float = 0.01,
-        mask_ratio: float = 0.15,
+        mask_ratio: float = MASK_RATIO,
         n_warmup_steps: int = 100,
         loss_on: Literal["replaced", "all"] = "replaced",
         objectives: Mapping[str, float] | None = None,
@@ -191,15 +191,15 @@ class ChromFound(BaseModelClass):
         lr, weight_decay
             Of AdamW; the learning rate warms up over `n_warmup_steps` and falls to zero along a cosine.
         mask_ratio
-            Share of zero and of non-zero OCRs that are replaced.
+            Fraction of zero and of non-zero OCRs that the masked objectives replace.
         n_warmup_steps
             Steps of linear warm-up, at most a tenth of the run.
         loss_on
             ``"replaced"`` counts the error at the replaced positions alone, as in the paper. ``"all"`` counts every position, which closes
             the short cut of answering the opposite of what is seen (see the models page of the documentation).
         objectives
-            Weights of a sum of other objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the
-            documentation lists them. They thin counts, so the model must be set up with counts; `mask_ratio` and `loss_on` have no say.
+            Weights of a sum of objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the documentation
+            lists them, and `loss_on` is not used. All but ``"masked"`` and ``"all"`` thin counts, so the model must be set up with counts.
         train_size
             Share of cells to train on; the rest is for validation.
         accelerator, devices
@@ -212,7 +212,7 @@ class ChromFound(BaseModelClass):
         Raises
         ------
         ValueError
-            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` on values that are not counts.
+            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` that thin values which are not counts.
         """
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
@@ -220,29 +220,34 @@ class ChromFound(BaseModelClass):
         if not 0 < train_size <= 1:
             msg = f"train_size must lie in (0, 1], got {train_size}."
             raise ValueError(msg)
-        setup = self.adata_manager.registry["setup_args"]
-        if objectives is not None and setup["recipe"] is None:
-            msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
-            raise ValueError(msg)
-        values = self._cells(self.adata).to_memory()[:, self._order]
+        objectives = dict(objectives or {"masked" if loss_on == "replaced" else "all": 1.0})
+        check_weights(objectives)
+        preparation = dict(self._checkpoint.preparation)
+        if self._setup["recipe"] is None:
+            preparation = {"target_sum": None, "log1p": False}
+            if not set(objectives) <= set(WITHOUT_THINNING):
+                msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
+                raise ValueError(msg)
+        values = self._cells(self.adata).to_memory()
         data = CellDataModule(
-            self._prepare(values) if objectives is None else values,
+            values[:, self._order],
+            np.asarray(values.sum(axis=1), dtype=np.float32).ravel(),
             batch_size=batch_size,
             crop_size=crop_size,
             train_size=train_size,
             seed=seed,
         )
-        options: dict[str, Any] = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "n_warmup_steps": n_warmup_steps,
-            "seed": seed,
-        }
-        if objectives is None:
-            plan = MaskedTrainingPlan(self.module, mask_ratio=mask_ratio, loss_on=loss_on, **options)
-        else:
-            preparation = dict(self._checkpoint.preparation)
-            plan = ObjectivesTrainingPlan(self.module, objectives, data.fraction_open, preparation, **options)
+        plan = TrainingPlan(
+            self.module,
+            objectives,
+            data.fraction_open,
+            preparation,
+            mask_ratio=mask_ratio,
+            lr=lr,
+            weight_decay=weight_decay,
+            n_warmup_steps=n_warmup_steps,
+            seed=seed,
+        )
         trainer_kwargs = {
             "enable_progress_bar": settings.progress_bar,
             "check_val_every_n_epoch": 1 if data.n_val else None,
@@ -258,14 +263,14 @@ class ChromFound(BaseModelClass):
             torch.manual_seed(seed)
             self.module.train()
             runner()
-        loss = {"objectives": dict(objectives)} if objectives else {"mask_ratio": mask_ratio, "loss_on": loss_on}
         self._checkpoint = replace(
             self._checkpoint,
             net=self.module.net,
             name="trained",
             sha256="",
             training={
-                "objective": "objectives" if objectives else "masked reconstruction",
+                "objectives": objectives,
+                "mask_ratio": mask_ratio,
                 "n_cells": data.n_train,
                 "n_ocrs": len(self._order),
                 "n_steps": int(runner.trainer.global_step),
@@ -274,7 +279,6 @@ class ChromFound(BaseModelClass):
                 "crop_size": crop_size or len(self._order),
                 "lr": lr,
                 "seed": seed,
-                **loss,
             },
         )
 
@@ -292,7 +296,14 @@ class ChromFound(BaseModelClass):
         return rows if self._setup["recipe"] is None else prepare_rows(rows, **self._checkpoint.preparation)
 
     def _apply(
-        self, adata: AnnData | None, pooling: Pooling, n_components: int | None, n_fit_cells: int, batch_size: Any
+        self,
+        adata: AnnData | None,
+        pooling: Pooling,
+        *,
+        batch_size: int | Literal["auto"],
+        n_components: int | None = None,
+        n_fit_cells: int = N_FIT_CELLS,
+        seed: int = 0,
     ) -> NDArray[np.float32]:
         """Vectors of cells: components, or one number per column of ``var``."""
         cells = self._cells(self._validate_anndata(adata))
@@ -302,7 +313,7 @@ class ChromFound(BaseModelClass):
             runner,
             prepare=self._prepare,
             n_components=n_components,
-            fit_rows=fit_rows(cells.names, n_fit_cells, seed=0),
+            fit_rows=fit_rows(cells.names, n_fit_cells, seed),
             progress=settings.progress_bar,
         )
         return vectors if axes is not None else cells.to_var(vectors.T, runner.order).T
@@ -315,8 +326,9 @@ class ChromFound(BaseModelClass):
         n_components: int | None = 50,
         n_fit_cells: int = N_FIT_CELLS,
         batch_size: int | Literal["auto"] = "auto",
+        seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1).
+        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1), as in `tl.embed`.
 
         Parameters
         ----------
@@ -325,16 +337,25 @@ class ChromFound(BaseModelClass):
         n_components
             Principal components, or None for the whole vector, one number per OCR of ``var``.
         n_fit_cells
-            PCA is fitted to at most this many cells, chosen by their names, as in `scfound_atac.tl.embed`.
+            PCA is fitted to at most this many cells, chosen by `seed` and cell name.
         batch_size
             Cells per forward pass.
+        seed
+            Random seed; it chooses the cells when there are more than `n_fit_cells`.
 
         Returns
         -------
         Array (n_obs, n_components), or (n_obs, n_vars), float32.
         """
         self._check_if_trained(warn=True)
-        return self._apply(adata, "hidden_mean", n_components, n_fit_cells, batch_size)
+        return self._apply(
+            adata,
+            "hidden_mean",
+            batch_size=batch_size,
+            n_components=n_components,
+            n_fit_cells=n_fit_cells,
+            seed=seed,
+        )
 
     @torch.inference_mode()
     def get_reconstruction(
@@ -342,7 +363,7 @@ class ChromFound(BaseModelClass):
     ) -> NDArray[np.float32]:
         """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
         self._check_if_trained(warn=True)
-        return self._apply(adata, "reconstruction", None, N_FIT_CELLS, batch_size)
+        return self._apply(adata, "reconstruction", batch_size=batch_size)
 
     def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.

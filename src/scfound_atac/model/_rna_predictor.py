@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .._anndata import get_atac
 from .._logging import logger
@@ -17,12 +16,11 @@ from ..data import Cells
 from ..hub._load import as_checkpoint
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
-from ..inference.options import resolve_device
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
 from ..train.expression import read_expression, split_cells
+from ..train.expression_head import apply_expression_head, fit_expression_head
 from ..train.paired_data import refuse_repeated
-from ..train.schedule import warmup_cosine
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 
 if TYPE_CHECKING:
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
-# Part of the training cells whose measured features are hidden in a step, so that the head can do without them.
-_HIDDEN = 0.2
-_QUERIES = 500_000  # cells times genes of a forward pass: a gene query makes 128 numbers of each
-_GENES = 2_048  # that a step of training asks for, of more a random part
 
 
 class RNAPredictor:
@@ -180,9 +174,10 @@ class RNAPredictor:
         x = _standardised(x, scaling["x_mean"], scaling["x_scale"])
         y = _standardised(target.values, scaling["y_mean"], scaling["y_scale"])
         net = self._new_head(x.shape[1], target.genes)
-        history = _fit(
+        history = fit_expression_head(
             net,
-            {"train": (x[train], y[train]), "validation": (x[validation], y[validation])},
+            (x[train], y[train]),
+            (x[validation], y[validation]),
             first_measured=read.known.shape[1],
             max_epochs=max_epochs,
             lr=lr,
@@ -191,7 +186,7 @@ class RNAPredictor:
             seed=self.seed,
             device=device,
         )
-        told = _apply(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
+        told = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
         scores = expression_scores(target.values[test], told)
 
         # nothing of the predictor has changed before this line
@@ -274,7 +269,10 @@ class RNAPredictor:
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         x = self._scaled(read, features)
-        told = _apply(net, x, columns) * self._scaling["y_scale"][columns] + self._scaling["y_mean"][columns]
+        told = (
+            apply_expression_head(net, x, columns) * self._scaling["y_scale"][columns]
+            + self._scaling["y_mean"][columns]
+        )
         return pd.DataFrame(told, index=cells.index, columns=[self.genes[i] for i in columns])
 
     def _scaled(self, read: Features, features: CellFeatures) -> NDArray[np.float32]:
@@ -358,16 +356,6 @@ def _standardised(
     return ((values - mean) / np.where(scale > 0, scale, 1)).astype(np.float32, copy=False)
 
 
-def _gene_pearson(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """``gene_pearson`` of `expression_scores`, without the ranks that the others need: quick enough for every epoch."""
-    varies = (measured != measured[:1]).any(axis=0)
-    if not varies.any():
-        return np.nan
-    m, p = (x[:, varies] - x[:, varies].mean(axis=0, dtype=np.float64) for x in (measured, predicted))
-    norms = np.sqrt((m**2).sum(axis=0) * (p**2).sum(axis=0))
-    return float(((m * p).sum(axis=0) / np.maximum(norms, 1e-12)).mean())
-
-
 def _gene_vectors(checkpoint: Checkpoint, genes: list[str]) -> tuple[torch.Tensor, torch.Tensor] | None:
     """What an EpiFoundation knows of genes: (n_genes, D) and which it knows (n_genes,); None if it is no such backbone."""
     vocabularies = checkpoint.vocabularies
@@ -381,73 +369,3 @@ def _gene_vectors(checkpoint: Checkpoint, genes: list[str]) -> tuple[torch.Tenso
             found = checkpoint.net.embed_genes(*map(torch.from_numpy, ids))
         vectors[is_known] = found
     return vectors, is_known
-
-
-def _fit(
-    net: nn.Module,
-    parts: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
-    *,
-    first_measured: int,
-    max_epochs: int,
-    lr: float,
-    weight_decay: float,
-    batch_size: int,
-    seed: int,
-    device: str,
-) -> list[dict[str, float]]:
-    """Train on standardised features and expression; the best epoch's weights are left in `net`. Returns the history."""
-    where = resolve_device(device)
-    net.to(where)
-    x, y = (torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)).to(where) for part in parts["train"])
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
-    n_steps = max_epochs * -(-len(x) // batch_size)
-    history: list[dict[str, float]] = []
-    every = np.arange(y.shape[1])
-    best, step = -np.inf, 0
-    state: dict[str, torch.Tensor] = {}
-    generator = torch.Generator().manual_seed(seed)
-    with (
-        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
-        tqdm(total=max_epochs, unit="epoch", disable=not settings.progress_bar, desc="training") as bar,
-    ):
-        torch.manual_seed(seed)
-        for epoch in range(max_epochs):
-            net.train()
-            losses = []
-            for batch in torch.randperm(len(x), generator=generator).split(batch_size):
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * warmup_cosine(step, 50, n_steps)
-                seen, wanted = x[batch], y[batch]
-                seen[torch.rand(len(seen), generator=generator) < _HIDDEN, first_measured:] = 0
-                genes = None
-                if isinstance(net, GeneQueryHead) and y.shape[1] > _GENES:
-                    genes = torch.randperm(y.shape[1], generator=generator)[:_GENES].to(where)
-                    wanted = wanted[:, genes]
-                loss = ((net(seen, genes) - wanted) ** 2).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(float(loss.detach()))
-                step += 1
-            score = _gene_pearson(parts["validation"][1], _apply(net, parts["validation"][0], every))
-            history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "validation_gene_pearson": score})
-            bar.set_postfix_str(f"loss {history[-1]['loss']:.3f}, validation {score:.3f}", refresh=False)
-            bar.update()
-            if (
-                not score <= best
-            ):  # NaN if all genes are constant among these cells: then the last epoch is as good as any
-                best, state = score, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
-    net.load_state_dict(state)
-    net.cpu().eval()
-    return history
-
-
-@torch.no_grad()
-def _apply(net: nn.Module, x: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Predictions of the genes `columns`, (n, n_columns), where the network is."""
-    net.eval()
-    where = next(net.parameters()).device
-    genes = torch.from_numpy(columns).to(where)
-    step = max(1, _QUERIES // max(1, len(columns)))
-    blocks = (torch.from_numpy(x[i : i + step]).float().to(where) for i in range(0, len(x), step))
-    return np.concatenate([net(block, genes).float().cpu().numpy() for block in blocks])

@@ -154,6 +154,25 @@ class GeneQueryDecoder(nn.Module):
         return self.fc2(self.activation(hidden))
 
 
+class EpiFoundationHead(nn.Sequential):
+    """Cell types from the vector of the cell token: three layers, ReLU and LayerNorm between them; (B, D) -> (B, K)."""
+
+    def __init__(self, d: int, n_classes: int) -> None:
+        hidden = [nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d), nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d)]
+        super().__init__(*hidden, nn.Linear(d, n_classes))
+
+    @property
+    def fc(self) -> nn.Module:
+        """The last layer."""
+        return self[-1]
+
+    def vectors(self, cell: Tensor) -> Tensor:  # (B, D) -> (B, D)
+        """What the last layer sees of each cell."""
+        for layer in list(self)[:-1]:
+            cell = layer(cell)
+        return cell
+
+
 class EpiFoundationNet(nn.Module):
     """Open peaks -> cell vector -> expression of genes, cell type.
 
@@ -181,8 +200,7 @@ class EpiFoundationNet(nn.Module):
         if config.value_decoder:
             self.value_decoder = GeneQueryDecoder(d, d_cell, config.d_query, 1)
         if config.n_cell_types:
-            hidden = [nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d), nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d)]
-            self.cell_type_head = nn.Sequential(*hidden, nn.Linear(d, config.n_cell_types))
+            self.cell_type_head = EpiFoundationHead(d, config.n_cell_types)
 
     def encode(self, peaks: Tensor, chromosomes: Tensor, is_token: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Cell vectors and the states of all tokens.

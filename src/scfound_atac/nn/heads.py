@@ -1,4 +1,4 @@
-"""Heads: what is trained on top of a network for one task.
+"""Heads: what is trained on top of a network for one task; that of EpiFoundation's paper is part of its network, `epifoundation.py`.
 
 Glossary
     B, L    cells in a batch, OCRs
@@ -52,24 +52,6 @@ class ChromFoundHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (B, K)
         return self.fc(self.vectors(hidden))
-
-
-class EpiFoundationHead(nn.Module):
-    """Cell types from the vector of the cell token (bioRxiv 2025.02.05.636688): three layers, ReLU and LayerNorm between them."""
-
-    def __init__(self, d: int, n_classes: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d), nn.Linear(d, d), nn.ReLU(), nn.LayerNorm(d)
-        )
-        self.fc = nn.Linear(d, n_classes)
-
-    def vectors(self, cell: Tensor) -> Tensor:  # (B, d) -> (B, d)
-        """What the last layer sees of each cell."""
-        return self.mlp(cell)
-
-    def forward(self, cell: Tensor) -> Tensor:  # (B, d) -> (B, K)
-        return self.fc(self.vectors(cell))
 
 
 class ExpressionHead(nn.Module):

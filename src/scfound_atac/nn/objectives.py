@@ -1,7 +1,7 @@
 """What a network can be trained to do with cells: losses over raw counts of a stretch of OCRs.
 
-B cells, L OCRs, D and d widths. Every objective is a mean over cells, and the random numbers of a cell come from that cell's own
-generator. A batch split over processes therefore has the loss of the whole one; `contrast` alone compares cells, those of one process.
+B cells, L OCRs, D and d widths. Every objective is a mean over cells. With a seed per cell, its random numbers come from its own
+generator, so that a batch split over processes has the loss of the whole one; `contrast` alone compares cells, those of one process.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ class Cells:
     counts: Tensor  # (B, L) reads
     total: Tensor  # (B,) reads of the whole cell
     label: Tensor  # (B,) number of the biosample, -1 for none
-    generators: Sequence[Generator]  # one per cell
+    generators: Sequence[Generator]  # one per cell, or the same one for all
     fraction_open: Tensor  # (L,) share of the study's cells in which the OCR is open
     preparation: Mapping[str, Any] = field(default_factory=dict)
+    mask_ratio: float = MASK_RATIO
 
     def values(self) -> Tensor:
         """Prepared accessibility (B, L)."""
@@ -110,7 +111,7 @@ def _mean(error: Tensor, where: Tensor) -> Tensor:
 def _reconstruction(net: CellNetwork, ocrs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     """Squared error after the paper's corruption (B, L), and where a value was replaced (B, L)."""
     value = cells.values()
-    corrupted, replaced = mask_values(value, mask_ratio=MASK_RATIO, generator=cells.generators)
+    corrupted, replaced = mask_values(value, mask_ratio=cells.mask_ratio, generator=cells.generators)
     return (net.predict(corrupted, ocrs).float() - value) ** 2, replaced
 
 
@@ -175,6 +176,7 @@ OBJECTIVES: dict[str, Callable[[Any, Tensor, Cells], Tensor]] = {
     "contrast": contrast,
 }
 OBJECTIVE_NAMES = (*OBJECTIVES, "identity")
+WITHOUT_THINNING = ("masked", "all")  # these take any values; the others thin counts
 
 
 class Objectives(nn.Module):
@@ -191,6 +193,8 @@ class Objectives(nn.Module):
         Weight of each objective by its name in `OBJECTIVE_NAMES`.
     n_labels
         Biosamples to tell apart by `identity`.
+    mask_ratio
+        Fraction of a cell's zeros, and of its other values, that `masked` and `all` replace.
     **preparation
         For `prepare_values`.
 
@@ -200,12 +204,20 @@ class Objectives(nn.Module):
         For an unknown objective, no positive weight, or `identity` with fewer than two biosamples.
     """
 
-    def __init__(self, net: nn.Module, weights: Mapping[str, float], n_labels: int = 0, **preparation: Any) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        weights: Mapping[str, float],
+        n_labels: int = 0,
+        *,
+        mask_ratio: float = MASK_RATIO,
+        **preparation: Any,
+    ) -> None:
         super().__init__()
         check_weights(weights)
         self.net: Any = net
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self.preparation = preparation
+        self.mask_ratio, self.preparation = mask_ratio, preparation
         if "identity" in self.weights:
             if n_labels < 2:
                 msg = f"The objective 'identity' needs simulated cells of at least 2 biosamples, the corpus has {n_labels}."
@@ -228,16 +240,19 @@ class Objectives(nn.Module):
         """The weighted sum of the objectives over a batch, and each of them by name.
 
         `batch` holds what `embed_ocrs` takes, ``chromosome``, ``start``, ``end`` (L,) and perhaps ``factors`` (L, n_factors), with
-        ``fraction_open`` (L,), and per cell ``counts`` (B, L), ``total``, ``label`` and ``seed`` (B,), integers; see `Cells`.
+        ``fraction_open`` (L,), and per cell ``counts`` (B, L), ``total`` and ``label`` (B,); see `Cells`. ``seed`` is one integer
+        per cell (B,), or one for the batch (), whose cells then draw from one generator in turn.
         """
-        counts = batch["counts"].float()
+        counts, seed = batch["counts"].float(), batch["seed"]
+        generators = [torch.Generator(counts.device).manual_seed(s) for s in seed.reshape(-1).tolist()]
         cells = Cells(
             counts,
             batch["total"].float(),
             batch["label"],
-            [torch.Generator(counts.device).manual_seed(seed) for seed in batch["seed"].tolist()],
+            generators if seed.ndim else generators * len(counts),
             batch["fraction_open"],
             self.preparation,
+            self.mask_ratio,
         )
         ocrs = self.net.embed_ocrs(batch["chromosome"], batch["start"], batch["end"], batch.get("factors"))
         parts = {

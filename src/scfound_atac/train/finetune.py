@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
 
 from ..inference.kinds import kind_of
 from ..inference.options import resolve_device
+from .epochs import train_epochs
 from .linear_head import hold_out
-from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -127,40 +128,30 @@ def finetune(
     where = resolve_device(device)
     classifier.to(where)
     targets = torch.from_numpy(codes).to(where)
-    parameters = [p for p in classifier.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
-    n_steps = options.max_epochs * len(classifier.batches(training, options.batch_size))
-    history: list[dict[str, float]] = []
-    best: dict[str, Any] = {"f1": -1.0, "state": None}
-    step = 0
-    with (
-        torch.random.fork_rng(devices=[where] if where.type == "cuda" else []),
-        tqdm(total=n_steps, unit="step", disable=not progress, desc="fine-tuning") as bar,
-    ):
-        torch.manual_seed(seed)
-        for epoch in range(options.max_epochs):
-            classifier.train()
-            losses = []
-            batches = classifier.batches(rng.permutation(training), options.batch_size)
-            for i in rng.permutation(len(batches)):
-                for group in optimizer.param_groups:
-                    group["lr"] = options.lr * warmup_cosine(step, options.n_warmup_steps, n_steps)
-                loss = focal_loss(classifier(batches[i], rng)[0], targets[batches[i]])
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(parameters, _CLIP)
-                optimizer.step()
-                losses.append(float(loss.detach()))
-                step += 1
-                bar.update()
-            told = apply(classifier, validation, n_classes, options.batch_size)[0].argmax(axis=1)
-            f1 = float(f1_score(codes[validation], told, average="macro", zero_division=0))
-            history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "validation_macro_f1": f1})
-            bar.set_postfix_str(f"loss {history[-1]['loss']:.3f}, validation macro-F1 {f1:.3f}", refresh=False)
-            if f1 > best["f1"]:
-                best = {"f1": f1, "state": {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}}
-    classifier.load_state_dict(best["state"])
-    classifier.eval()
+
+    def batches() -> Iterator[NDArray[np.int64]]:
+        made = classifier.batches(rng.permutation(training), options.batch_size)
+        yield from (made[i] for i in rng.permutation(len(made)))
+
+    def score() -> float:
+        predicted = apply(classifier, validation, n_classes, options.batch_size)[0].argmax(axis=1)
+        return float(f1_score(codes[validation], predicted, average="macro", zero_division=0))
+
+    history = train_epochs(
+        classifier,
+        batches=batches,
+        n_batches=len(classifier.batches(training, options.batch_size)),
+        loss=lambda batch: focal_loss(classifier(batch, rng)[0], targets[batch]),
+        score=score,
+        score_name="validation_macro_f1",
+        max_epochs=options.max_epochs,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        n_warmup_steps=options.n_warmup_steps,
+        clip=_CLIP,
+        seed=seed,
+        progress=progress,
+    )
     return validation, history
 
 

@@ -1,0 +1,103 @@
+"""A few passes over few cells, for heads: AdamW, warm-up and cosine, the weights of the best epoch kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .schedule import warmup_cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch import Tensor, nn
+
+Batch = TypeVar("Batch")
+
+
+def train_epochs(
+    net: nn.Module,
+    *,
+    batches: Callable[[], Iterable[Batch]],
+    n_batches: int,
+    loss: Callable[[Batch], Tensor],
+    score: Callable[[], float],
+    score_name: str,
+    max_epochs: int,
+    lr: float,
+    weight_decay: float,
+    n_warmup_steps: int = 50,
+    clip: float = np.inf,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[dict[str, float]]:
+    """Train a network that lies where it is to be trained; it is left with the weights of its best epoch, in evaluation mode.
+
+    Parameters
+    ----------
+    net
+        The network; parameters that need no gradient stay as they are.
+    batches
+        Gives the batches of an epoch, in order.
+    n_batches
+        Batches per epoch, for the schedule.
+    loss
+        Of a batch.
+    score
+        Of the network after an epoch, on cells that were held out; the higher the better. An epoch without one (NaN) is kept too.
+    score_name
+        Key of the score in the history.
+    max_epochs
+        Passes over the cells, at least one.
+    lr, weight_decay
+        Largest learning rate of AdamW, and its weight decay.
+    n_warmup_steps
+        Steps of linear warm-up; a cosine to zero follows.
+    clip
+        Largest norm of the gradient.
+    seed
+        Seed of dropout; the generator of other code is left as it was.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Per epoch its number, the mean loss and the score.
+    """
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    device, n_steps = parameters[0].device, max_epochs * n_batches
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    history: list[dict[str, float]] = []
+    best, state = -np.inf, dict[str, Any]()
+    step = 0
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        tqdm(total=n_steps, unit="step", disable=not progress, desc="training") as bar,
+    ):
+        torch.manual_seed(seed)
+        for epoch in range(max_epochs):
+            net.train()
+            losses = []
+            for batch in batches():
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * warmup_cosine(step, n_warmup_steps, n_steps)
+                value = loss(batch)
+                optimizer.zero_grad()
+                value.backward()
+                if clip < np.inf:
+                    torch.nn.utils.clip_grad_norm_(parameters, clip)
+                optimizer.step()
+                losses.append(float(value.detach()))
+                step += 1
+                bar.update()
+            found = score()
+            history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), score_name: found})
+            bar.set_postfix_str(f"loss {history[-1]['loss']:.3f}, {score_name} {found:.3f}", refresh=False)
+            if not found <= best:  # also if it is NaN: then the last epoch is as good as any
+                best, state = found, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+    net.load_state_dict(state)
+    net.eval()
+    return history
