@@ -121,19 +121,3 @@ def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
 def ocr_names(ocrs: pd.DataFrame) -> pd.Index:
     """Names such as ``chr1:100-600`` of a table with ``chrom``, ``start`` and ``end``."""
     return pd.Index(ocrs["chrom"].astype(str) + ":" + ocrs["start"].astype(str) + "-" + ocrs["end"].astype(str))
-
-
-def read_ocrs(var, *, genome=None, uns_genome=None, role="adata"):
-    return checked_ocrs(var, genome, uns_genome)
-
-
-def peak_columns(var, role="adata"):
-    return None
-
-
-def declared_genome(value):
-    return value
-
-
-def looks_transposed(a, b):
-    return False

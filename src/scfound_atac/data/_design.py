@@ -1,5 +1,0 @@
-from __future__ import annotations
-
-
-def check_design(sample, ocrs):
-    return None
