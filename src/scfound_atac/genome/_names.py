@@ -149,7 +149,7 @@ def scan_names(names: Iterable[Any]) -> NamesRead:
     reading = judged[codes] if len(codes) else np.zeros(0, np.int8)
     narrow = np.flatnonzero((reading == Reading.GUESSED) & (ends - starts < _LEAST_WIDTH))
     reading[[row for row in narrow if ":" not in texts[row]]] = Reading.NONE
-    reading[(reading >= Reading.CONTIG) & (ends <= starts)] = Reading.EMPTY
+    reading[(reading >= Reading.GUESSED) & (ends <= starts)] = Reading.EMPTY
     chrom = normalize_chromosomes(unique)[codes] if len(codes) else np.array([], dtype=object)
     return NamesRead(pd.DataFrame({"chrom": chrom, "start": starts, "end": ends}), reading)
 
