@@ -31,9 +31,10 @@ NO_LABELS = frozenset(
 )
 """Texts that stand for no label, in lower case."""
 
-# Cluster codes are many cells each and leave no large gaps; counts and scores do not.
+# A cluster has many cells, clusters are numbered without large gaps, and there are not thousands of them; counts are otherwise.
 _LARGEST_SHARE = 0.5
-_MOST_CODES = 100
+_MOST_CODES_WITH_GAPS = 100
+_MOST_CODES = 1000
 _FEW_CELLS = 20
 
 
@@ -145,8 +146,8 @@ def _refuse_measurements(values: pd.Series, where: str) -> None:
         raise ValueError(msg)
     n_different = len(np.unique(numbers))
     nearly_all = len(numbers) >= _FEW_CELLS and n_different > _LARGEST_SHARE * len(numbers)
-    with_gaps = n_different > _MOST_CODES and np.ptp(numbers) + 1 > 2 * n_different
-    if nearly_all or with_gaps:
+    with_gaps = n_different > _MOST_CODES_WITH_GAPS and np.ptp(numbers) + 1 > 2 * n_different
+    if nearly_all or with_gaps or n_different > _MOST_CODES:
         msg = (
             f"{where} holds no labels but measurements: {n_different} different numbers in {len(numbers)} cells ({shown}, ...). {_FIX}, or "
             "cut the measurement into classes (pandas.cut)."
