@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 
 from scfound_atac.genome._features import peak_columns
 
-GENES, PEAKS = ["CD3E", "HLA-DRB1", "IGHV4-30-2"], ["chr1:100-200", "chr2-5-90", "KI270728.1-1-2", "GRCh38_chrX:1-99"]
+GENES, PEAKS = (
+    ["CD3E", "HLA-DRB1", "IGHV4-30-2"],
+    ["chr1:100-200", "chr2-500-900", "KI270728.1-1-2000", "GRCh38_chrX:1,000-2,000"],
+)
 NAMES = GENES + PEAKS
 IS_PEAK = [False] * 3 + [True] * 4
 PLACES = {"chrom": "chr1", "start": range(0, 700, 100), "end": range(50, 750, 100)}
@@ -67,3 +71,5 @@ def test_mixture_without_types(columns: dict[str, object]) -> None:
     ) as error:
         peak_columns(table(NAMES, **columns))
     assert looks in str(error.value)
+    mend = re.search(r"contains\((r?'.*?')\)", str(error.value))[1]
+    assert pd.Index(NAMES).str.contains(ast.literal_eval(mend)).tolist() == IS_PEAK

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,8 @@ def test_each_other_build_is_refused(name):
         ("NC_000023.11:5-9", ("chrX", 5, 9)),
         ("CM000686.2:5-9", ("chrY", 5, 9)),
         ("SARS-CoV-2_1_200", ("SARS-CoV-2", 1, 200)),
+        ("14-GL000194v1-random-1-2", ("14-GL000194v1-random", 1, 2)),
+        ("HLA-A_01_01_01_01_1_200", ("HLA-A_01_01_01_01", 1, 200)),
         ("my_construct:1-5", ("my_construct", 1, 5)),
         ("scaffold_12_100_200", ("scaffold_12", 100, 200)),
         ("GRCh38.p13_KI270728.1:1-2", ("KI270728.1", 1, 2)),
@@ -243,3 +246,17 @@ def test_wrong_columns_are_refused(column, value, match):
     var.loc["b", column] = value
     with pytest.raises(ValueError, match=f"1 of 2 OCRs have .*{match}.*'b'"):
         get_ocrs(var)
+
+
+@given(st.lists(st.sampled_from(CONTIGS) | st.text(max_size=12) | st.integers(0, 30) | st.floats()))
+def test_spelling_is_settled_at_once(values):
+    once = normalize_chromosomes(values)
+    assert normalize_chromosomes(once).tolist() == once.tolist()
+
+
+def test_a_million_names_take_seconds():
+    ocrs = pd.DataFrame({"chrom": "chr1", "start": np.arange(10**6) * 200})
+    names = "GRCh38_chr1:" + ocrs["start"].astype(str) + "-" + (ocrs["start"] + 150).astype(str)
+    begin = time.perf_counter()
+    assert len(parse_names(names)) == 10**6
+    assert time.perf_counter() - begin < 10  # 2.5 s on a machine that does nothing else

@@ -52,7 +52,7 @@ def check_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
         ("chrom", "chromStart", "chromEnd"),
         ("Chromosome", "start_hg38", "end_hg38"),
         ("hg38_chr", "hg38_start", "hg38_end"),
-        ("chr", "peak_start", "peak_end"),
+        ("contig", "chrom_start", "chrom_end"),
     ],
 )
 @pytest.mark.parametrize("kind", ["as is", "text", "thousands", "categorical", "float", "nullable"])

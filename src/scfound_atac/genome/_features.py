@@ -14,6 +14,8 @@ from ._ocrs import coordinate_columns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# For advice: names of genes may end in two numbers too, but in small ones.
+_PLACE = r"[:_-][\d,]+[_-][\d,]{3,}$"
 _COLUMNS = ("featuretypes", "featuretype")
 # Kinds of features as Cell Ranger, muon and others call them, in lower case without separators.
 _PEAKS = ("peaks", "peak", "atac", "atacseq", "scatac", "chromatinaccessibility", "accessibility", "ocr", "ocrs")
@@ -135,7 +137,7 @@ def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
         msg = (
             f"{n_words} of {len(var)} features of {role} hold no coordinates in their names and look like genes or other features, among "
             f"them {_named(var.index[is_word])}; other names are of the form chr1:100-200. Keep the peaks alone: "
-            f"{role} = {role}[:, {role}.var_names.str.contains(r'\\d+\\D\\d+$')].copy(); or say what each feature is: "
+            f"{role} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy(); or say what each feature is: "
             f'{role}.var["feature_types"] = ... ("Peaks" or "Gene Expression").'
         )
     else:
@@ -143,6 +145,6 @@ def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
             f"Names of {len(var) - n_words} of {len(var)} features of {role} hold coordinates and those of {n_words} do not, among them "
             f"{_named(var.index[is_word])}: are these genes, whose places the columns give? Say what each feature is: "
             f'{role}.var["feature_types"] = ... ("Peaks" or "Gene Expression"; all "Peaks" if all are peaks), or keep the peaks alone: '
-            f"{role} = {role}[:, {role}.var_names.str.contains(r'\\d+\\D\\d+$')].copy()."
+            f"{role} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy()."
         )
     raise ValueError(msg)

@@ -43,9 +43,9 @@ _SOME_PREFIX = re.compile(r".+[._:#-]chr(?:\d+|[xym]|mt)", re.IGNORECASE)
 # "chr1_5_10_20" could be a contig chr1_5 or a range with a number too many, "chr1:5-10-1" a range made unique: refused.
 _NUMBERED = re.compile(r"(?:chr)?(?:\d+|x|y|m|mt)(?:[._:-]\d+)+", re.IGNORECASE)
 _HLA = re.compile(r"hla-", re.IGNORECASE)
-# chrUn_KI270742v1, KI270728.1, NC_007605.1, HLA-A*01:01, HSCHR6_MHC_COX_CTG1, hs38d1, scaffold_12
+# chrUn_KI270742v1, KI270728.1, NC_007605.1, 14_GL000194v1_random, HLA-A*01:01, HSCHR6_MHC_COX_CTG1, hs38d1, scaffold_12
 _KNOWN_CONTIG = re.compile(
-    r"chr.+|[a-z]{1,4}_?\d{5,}.*|hla-.+\*.+|hschr.+|hs3[78]d\d.*|(?:scaffold|contig|un|ebv|phix|lambda)(?![a-z]).*",
+    r"chr.+|(?:(?:\d+|x|y|un)[_-])?[a-z]{1,4}_?\d{5,}.*|hla-.+\*.+|hschr.+|hs3[78]d\d.*|(?:scaffold|contig|un|ebv|phix|lambda)(?![a-z]).*",
     re.IGNORECASE,
 )
 # The names of some genes end in two small numbers (tRNA-Gly-GCC-1-5, IGHV4-30-2): no OCR is as narrow as this.

@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-_CHROM = ("chrom", "chr", "chromosome", "seqnames", "seqname", "seqid", "chromosome_name", "chrom_name", "contig")
+_CHROM = ("chrom", "chr", "chromosome", "seqnames", "seqname", "seqid", "contig")
 _BOUNDS = (
     ("start", "end"),
     ("start", "stop"),
     ("chromstart", "chromend"),
     ("chrom_start", "chrom_end"),
     ("chr_start", "chr_end"),
-    ("peak_start", "peak_end"),
-    ("start_position", "end_position"),
 )
 _BUILDS = ("hg38", "grch38")
 _INTERVALS = ("interval",)
