@@ -170,6 +170,30 @@ def test_places_of_genes_beside_peaks(places: pd.DataFrame, caplog: pytest.LogCa
     assert "taken are the names" in caplog.text
 
 
+@pytest.mark.parametrize("chrom", ["p13", "chrUn_KI270742v1", "chrM"])
+def test_columns_without_chromosomes(places: pd.DataFrame, chrom: str, caplog: pytest.LogCaptureFixture) -> None:
+    check_same(read_ocrs(places.assign(chrom=chrom)), places)
+    assert "names and columns disagree in 662 of 662" in caplog.text
+
+
+def test_scaffolds_have_many_spellings(places: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
+    var = places.assign(chrom=["chr14_GL000194v1_random", *places["chrom"][1:]])
+    var.index = ["chr14-GL000194v1-random-5-900", *places.index[1:]]
+    check_same(read_ocrs(var), var)
+    check_same(read_ocrs(places.set_axis(["chr1_peak_100_200", *places.index[1:]], axis=0)), places)
+    assert not caplog.records
+
+
+def test_the_others_do_not_fill_gaps_of_what_is_taken(places: pd.DataFrame) -> None:
+    var = moved(places, 40_000).set_axis(["peak_1_200", *places.index[1:]], axis=0)
+    with pytest.raises(ValueError, match="1 of 662 OCR names are not of the form.*'peak_1_200'"):
+        read_ocrs(var)
+
+
+def test_repeated_columns(places: pd.DataFrame) -> None:
+    check_same(read_ocrs(pd.concat([places, places[["start"]]], axis=1)), places)
+
+
 def test_two_sets_of_columns(places: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
     both = moved(places, 40_000).assign(hg38_start=places["start"], hg38_end=places["end"])
     check_same(read_ocrs(anonymous(both)), places)

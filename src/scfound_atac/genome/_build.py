@@ -256,7 +256,7 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
             msg += f" If they are on GRCh38, say so: {_declare(role)}."
         else:
             contigs = ", ".join(repr(str(name)) for name in ocrs["chrom"].unique()[:3])
-            msg += f" Chromosomes are called {contigs}: name them chr1 or 1. If there are none but these, say so: {_declare(role)}."
+            msg += f" Chromosomes are called {contigs}: name them chr1 or 1."
         raise ValueError(msg)
     if evidence.says_grch38:
         return "GRCh38"

@@ -80,14 +80,16 @@ class _Source:
     """Which rows have coordinates."""
     refuse: Callable[[Bools], None]
     """Raises the error for rows that have none."""
-    comparable: Bools
-    """Which rows can be held against another source: scaffolds have too many spellings."""
+    on_chromosome: Bools
+    """Which rows are on a chromosome."""
     broken: Bools
     """Which rows have values that are no coordinates."""
     columns: tuple[Any, ...] = ()
     """The columns; none for names."""
     is_labelled: bool = False
     """Whether it is called by the name of GRCh38."""
+    is_text: bool = False
+    """Whether coordinates are read from text, such as names."""
 
 
 def _refuse(var: pd.DataFrame, bad: Bools, what: str, fix: str) -> None:
@@ -148,7 +150,7 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
         pd.DataFrame({"chrom": spelled, "start": first, "end": last}),
         ~np.logical_or.reduce([bad for bad, _ in faults]),
         refuse,
-        comparable=np.array([is_chromosome(str(name)) for name in unique], dtype=bool)[codes],
+        on_chromosome=np.array([is_chromosome(str(name)) for name in unique], dtype=bool)[codes],
         broken=broken | below | empty,
         columns=(chrom, start, end),
         is_labelled=is_labelled,
@@ -179,16 +181,18 @@ def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, al
     holds = read.is_read if alone else read.reading >= Reading.CONTIG
 
     def refuse(rows: Bools) -> None:
-        refuse_unread(names, np.where(rows, read.reading, np.int8(Reading.CHROMOSOME)), where=where)
+        reading = np.where(read.reading == Reading.GUESSED, np.int8(Reading.NONE), read.reading)
+        refuse_unread(names, np.where(rows, reading, np.int8(Reading.CHROMOSOME)), where=where)
 
     return _Source(
         "the names" if column is None else f"the column {column!r}",
         read.ocrs,
         holds,
         refuse,
-        comparable=read.reading == Reading.CHROMOSOME,
+        on_chromosome=read.reading == Reading.CHROMOSOME,
         broken=np.zeros(len(var), dtype=bool),
         columns=() if column is None else (column,),
+        is_text=True,
     )
 
 
@@ -202,13 +206,24 @@ def _sources(var: pd.DataFrame, where: str) -> list[_Source]:
     return [source for source in found if source.holds.any()] or found[:1]
 
 
+def _comparable(a: _Source, b: _Source) -> Bools:
+    """Rows for which two sources can be held against each other.
+
+    Scaffolds have too many spellings, and text in front of two numbers need not be one. A chromosome is one in any spelling.
+    """
+    rows = a.holds & b.holds & (a.on_chromosome | b.on_chromosome)
+    for source in (a, b):
+        if source.is_text:
+            rows &= source.on_chromosome
+    return rows
+
+
 def _differences(a: _Source, b: _Source) -> Bools:
     """Rows where two sources say different places. One base more or less is the way of counting, not another place."""
-    both = a.holds & b.holds & a.comparable & b.comparable
     differ = a.ocrs["chrom"].to_numpy() != b.ocrs["chrom"].to_numpy()
     for column in ("start", "end"):
         differ |= np.abs(a.ocrs[column].to_numpy() - b.ocrs[column].to_numpy()) > 1
-    return both & differ
+    return _comparable(a, b) & differ
 
 
 def _show(ocrs: pd.DataFrame, row: int) -> str:
@@ -219,7 +234,7 @@ def _show(ocrs: pd.DataFrame, row: int) -> str:
 def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str) -> _Source:
     """Of two sources that say different places the one that is on GRCh38."""
     rows = np.flatnonzero(differ)
-    n_both = int((a.holds & b.holds & a.comparable & b.comparable).sum())
+    n_both = int(_comparable(a, b).sum())
     shown = [f"{var.index[row]!r}: {_show(a.ocrs, row)} or {_show(b.ocrs, row)}" for row in rows[:3]]
     kinds = "two sets of columns" if a.columns and b.columns else "names and columns"
     told = (
@@ -262,7 +277,7 @@ def _fill(a: _Source, b: _Source) -> _Source:
     ocrs, rows = a.ocrs, b.holds & ~a.holds
     first, second = ocrs["start"].to_numpy(), b.ocrs["start"].to_numpy()
     # Equal but for one base at the start: the smaller start is the one that is counted from 0.
-    counted = a.holds & b.holds & a.comparable & b.comparable & (second == first - 1)
+    counted = _comparable(a, b) & (second == first - 1)
     start = np.where(counted, second, first)
     if rows.any() or counted.any():
         ocrs = pd.DataFrame(
@@ -283,14 +298,16 @@ def _fill(a: _Source, b: _Source) -> _Source:
             broken.sum(),
             b.label,
         )
-    comparable = np.where(rows, b.comparable, a.comparable)
+    on_chromosome = np.where(rows, b.on_chromosome, a.on_chromosome)
     return replace(
-        a, ocrs=ocrs, holds=a.holds | b.holds, comparable=comparable, is_labelled=a.is_labelled or b.is_labelled
+        a, ocrs=ocrs, holds=a.holds | b.holds, on_chromosome=on_chromosome, is_labelled=a.is_labelled or b.is_labelled
     )
 
 
 def _read(var: pd.DataFrame, role: str | None) -> pd.DataFrame:
     where = f"{role}.var" if role else "var"
+    if var.columns.has_duplicates:
+        var = var.loc[:, ~var.columns.duplicated()]
     first, *others = _sources(var, where)
     chosen = first
     for other in others:
