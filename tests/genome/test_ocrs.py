@@ -96,12 +96,25 @@ def test_gaps_in_scaffolds(places: pd.DataFrame) -> None:
     assert found["chrom"].tolist()[:3] == ["KI270728.1", "chr14-GL000194v1-random", "HLA-A*01:01"]
 
 
-def test_wrong_values_are_told(places: pd.DataFrame, caplog: pytest.LogCaptureFixture) -> None:
-    var = places.copy()
-    var.iloc[7, 1] = -5
-    with caplog.at_level(logging.WARNING, "scfound_atac"):
-        check_same(read_ocrs(var), places)
-    assert "1 of 662 OCRs have no coordinates in the columns" in caplog.text
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("start", -5, "a start below 0"),
+        ("end", 7, "an end not beyond the start"),
+        ("start", 0.5, "no whole number"),
+        ("start", np.inf, "no whole number"),
+        ("end", "x", "no number"),
+    ],
+)
+@pytest.mark.parametrize("n_rows", [1, 662])
+def test_wrong_values_are_refused(places: pd.DataFrame, column: str, value: object, message: str, n_rows: int) -> None:
+    var = places.astype(object)
+    var.loc[var.index[:n_rows], column] = value
+    with pytest.raises(ValueError, match=rf"{n_rows} of 662 OCRs have {message}.*del basis\.var\['end'\]\.$"):
+        read_ocrs(var, role="basis")
+    with pytest.raises(ValueError, match=rf"{n_rows} of 662 OCRs have {message}.*drop these OCRs\.$"):
+        read_ocrs(anonymous(var), role="basis")
+    check_same(read_ocrs(var.drop(columns="end")), places)
 
 
 def test_names_that_only_look_like_places(places: pd.DataFrame) -> None:

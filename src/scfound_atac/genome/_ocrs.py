@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -78,12 +77,12 @@ class _Source:
     """``chrom``, ``start``, ``end``, rows 0 to n - 1, which mean something where `holds`."""
     holds: Bools
     """Which rows have coordinates."""
-    refuse: Callable[[Bools], None]
-    """Raises the error for rows that have none."""
+    refuse: Callable[[Bools, str], None]
+    """Raises the error for rows that have none, with a hint at its end."""
     on_chromosome: Bools
     """Which rows are on a chromosome."""
     broken: Bools
-    """Which rows have values that are no coordinates."""
+    """Which rows have values that are no coordinates; where values are merely missing, another source may have them."""
     columns: tuple[Any, ...] = ()
     """The columns; none for names."""
     is_labelled: bool = False
@@ -130,6 +129,10 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
                 (is_broken, f'no whole number in {where}["{column}"]'),
             ]
             broken |= is_broken
+            # Text that is no number is wrong, not missing.
+            lost = np.flatnonzero(is_missing)
+            is_word = [str(value).strip().lower() not in (*_MISSING, "nat") for value in var[column].iloc[lost]]
+            broken[lost] |= np.array(is_word, dtype=bool)
             numbers = np.where(is_missing | is_broken, 0, numbers).astype(np.int64)
         bounds.append(numbers)
     lacking = np.logical_or.reduce([bad for bad, _ in faults])
@@ -141,9 +144,9 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
         f'Correct {where}["{chrom}"], {where}["{start}"] and {where}["{end}"] (0-based, half-open), or drop these OCRs.'
     )
 
-    def refuse(rows: Bools) -> None:
+    def refuse(rows: Bools, hint: str) -> None:
         for bad, what in faults:
-            _refuse(var, bad & rows, what, fix)
+            _refuse(var, bad & rows, what, fix + hint)
 
     return _Source(
         f"the columns {chrom!r}, {start!r} and {end!r}",
@@ -180,7 +183,7 @@ def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, al
     # Beside columns only what is surely a place counts: "peak_1_200" may be a mere name.
     holds = read.is_read if alone else read.reading >= Reading.CONTIG
 
-    def refuse(rows: Bools) -> None:
+    def refuse(rows: Bools, _: str) -> None:
         reading = np.where(read.reading == Reading.GUESSED, np.int8(Reading.NONE), read.reading)
         refuse_unread(names, np.where(rows, reading, np.int8(Reading.CHROMOSOME)), where=where)
 
@@ -203,7 +206,7 @@ def _sources(var: pd.DataFrame, where: str) -> list[_Source]:
     found += [_name_source(var, where, columns[name]) for name in _INTERVALS if name in columns]
     found.append(_name_source(var, where, alone=not found))
     # Sets of columns without a single row, and names without coordinates, say nothing.
-    return [source for source in found if source.holds.any()] or found[:1]
+    return [source for source in found if source.holds.any() or source.broken.any()] or found[:1]
 
 
 def _comparable(a: _Source, b: _Source) -> Bools:
@@ -274,7 +277,7 @@ def _mend(a: _Source, b: _Source, role: str) -> str:
 
 def _fill(a: _Source, b: _Source) -> _Source:
     """Two sources that say the same: rows that the first lacks are those of the second."""
-    ocrs, rows = a.ocrs, b.holds & ~a.holds
+    ocrs, rows = a.ocrs, b.holds & ~a.holds & ~a.broken
     first, second = ocrs["start"].to_numpy(), b.ocrs["start"].to_numpy()
     # Equal but for one base at the start: the smaller start is the one that is counted from 0.
     counted = _comparable(a, b) & (second == first - 1)
@@ -288,19 +291,10 @@ def _fill(a: _Source, b: _Source) -> _Source:
             }
         )
     if rows.any():
-        broken = rows & a.broken
-        logger.log(
-            logging.WARNING if broken.any() else logging.INFO,
-            "%d of %d OCRs have no coordinates in %s (%d of them wrong ones): taken are %s",
-            rows.sum(),
-            len(rows),
-            a.label,
-            broken.sum(),
-            b.label,
-        )
+        logger.info("%d of %d OCRs have no coordinates in %s: taken are %s", rows.sum(), len(rows), a.label, b.label)
     on_chromosome = np.where(rows, b.on_chromosome, a.on_chromosome)
     return replace(
-        a, ocrs=ocrs, holds=a.holds | b.holds, on_chromosome=on_chromosome, is_labelled=a.is_labelled or b.is_labelled
+        a, ocrs=ocrs, holds=a.holds | rows, on_chromosome=on_chromosome, is_labelled=a.is_labelled or b.is_labelled
     )
 
 
@@ -314,7 +308,17 @@ def _read(var: pd.DataFrame, role: str | None) -> pd.DataFrame:
         differ = _differences(chosen, other)
         chosen = _choose(var, chosen, other, differ, role or "adata") if differ.any() else _fill(chosen, other)
     if not chosen.holds.all():
-        chosen.refuse(~chosen.holds)
+        last = (first, *others)[-1]
+        hint = ""
+        if (
+            chosen.columns
+            and last.is_text
+            and not last.columns
+            and last.holds[chosen.broken].all()
+            and chosen.broken.any()
+        ):
+            hint = f" The names hold coordinates too; to take these: del {where}[{chosen.columns[-1]!r}]."
+        chosen.refuse(~chosen.holds, hint)
     return chosen.ocrs.set_axis(var.index, axis=0)
 
 
@@ -358,7 +362,7 @@ def column_ocrs(table: pd.DataFrame) -> pd.DataFrame:
     if columns is None:
         raise ValueError(fix_columns())
     source = _column_source(table, "var", *columns)
-    source.refuse(~source.holds)
+    source.refuse(~source.holds, "")
     return source.ocrs.set_axis(table.index, axis=0)
 
 
