@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from scfound_atac.genome import CHROMOSOME_SIZES, CHROMOSOMES, check_genome, get_ocrs, liftover, read_chain
+from scfound_atac.genome._build import declared_genome
 from scfound_atac.genome._ocrs import checked_ocrs
 
 SETS = [
@@ -121,3 +122,81 @@ def test_checked_ocrs() -> None:
         checked_ocrs(var)
     with pytest.raises(ValueError, match="1 of 2 OCRs repeat"):
         checked_ocrs(var.set_axis(["chr1:1-2", "1-1-2"], axis=0), "GRCh38")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "GRCh38",
+        " GRCh38 ",
+        b"GRCh38",
+        np.str_("GRCh38"),
+        np.bytes_(b"GRCh38"),
+        np.array("GRCh38"),
+        np.array(["GRCh38"]),
+        np.array(["GRCh38", "GRCh38"], dtype=object),
+        np.array([b"GRCh38"]),
+        np.array([["GRCh38"]]),
+        ["GRCh38", None, "GRCh38"],
+        ("GRCh38",),
+        pd.Series(["GRCh38", np.nan]),
+        pd.Index(["GRCh38"]),
+        pd.Categorical(["GRCh38", "GRCh38"]),
+        pd.Series(["GRCh38"] * 3, dtype="category"),
+        ["GRCh38", "hg38"],
+    ],
+    ids=repr,
+)
+def test_declared_in_any_form(value) -> None:
+    assert declared_genome(value) == "GRCh38"
+    assert check_genome(random_ocrs(5, 0), value) == "GRCh38"
+
+
+@pytest.mark.parametrize("value", [None, "", np.nan, [], np.array([]), [None], pd.NA, "nan"], ids=repr)
+def test_nothing_declared(value) -> None:
+    assert declared_genome(value) is None
+
+
+def test_several_declared() -> None:
+    with pytest.raises(ValueError, match="Several genome builds are declared: \\['GRCh38', 'mm10'\\]"):
+        declared_genome(np.array(["GRCh38", "mm10", "GRCh38"]))
+
+
+@pytest.mark.parametrize("value", [38, {"name": "GRCh38"}, [38]], ids=repr)
+def test_declared_as_no_text(value) -> None:
+    with pytest.raises(TypeError, match='must be text such as "GRCh38"'):
+        declared_genome(value)
+
+
+@pytest.mark.parametrize(
+    "genome", ["GRCh38.p13", "hg38", "GRCh38-2020-A", "refdata-cellranger-arc-GRCh38-2020-A-2.0.0", "b38"]
+)
+def test_spellings_of_grch38(genome: str) -> None:
+    assert check_genome(random_ocrs(5, 0), genome) == "GRCh38"
+
+
+# To declare GRCh38 is advised where it would help, and nowhere else.
+@pytest.mark.parametrize(
+    ("ocrs", "genome", "helps"),
+    [
+        (random_ocrs(29, 0), None, True),
+        (random_ocrs(1000, 0), None, True),
+        (random_ocrs(1000, 0), "human", True),
+        (random_ocrs(1000, 0), "mm10", False),
+        (random_ocrs(1000, 0), "GRCm39", False),
+        (random_ocrs(1000, 0), "Mus musculus", False),
+        (random_ocrs(1000, 0), "hg19", False),
+        (random_ocrs(1000, 0), "hg18", False),
+        (random_ocrs(1000, 0), "T2T-CHM13v2.0", False),
+        (random_ocrs(10, 0).assign(end=10**9), None, False),
+        (random_ocrs(1000, 0).assign(end=10**9), None, False),
+        (random_ocrs(1000, 0).assign(end=10**9), "GRCh38", False),
+    ],
+)
+@pytest.mark.parametrize("role", ["adata", "reference", 'mdata["atac"]'])
+def test_when_a_declaration_is_advised(ocrs, genome, helps, role) -> None:
+    with pytest.raises(ValueError, match="GRCh38") as error:
+        check_genome(ocrs, genome, role=role)
+    assert (f'{role}.uns["genome"] = "GRCh38"' in str(error.value)) is helps
+    assert ('genome="GRCh38"' in str(error.value)) is (helps and role != "reference")
+    assert role in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,21 +35,49 @@ CHROMOSOME_SIZES: dict[str, dict[str, int]] = {
 }
 """Bases of each chromosome, per genome build."""
 
-_BUILD_PREFIXES = ("grch38_", "grch38-", "hg38_", "hg38-")
-_STANDARD = {name[3:].lower(): name for name in CHROMOSOMES} | {"23": "chrX", "24": "chrY", "m": "chrM", "mt": "chrM"}
+_BUILD = re.compile(
+    r"(?:grch38(?:[._-]?p\d+)?(?:-20\d\d-[a-z])?|hg38(?:[._-]?p\d+)?)[._:#-]+(?=[A-Za-z0-9])", re.IGNORECASE
+)
+_SPELLED_OUT = re.compile(r"(?:chr|chrom|chromosome)?[ _]?0?(\d+|x|y|m|mt)(?:\.0+)?", re.IGNORECASE)
+_TEXT_OF_BYTES = re.compile(r"""b(['"])(.*)\1""")
+# Versions of the RefSeq accessions NC_000001.11 and so on of GRCh38; other versions are other builds.
+# fmt: off
+_REFSEQ_VERSIONS = (11, 12, 12, 12, 10, 12, 14, 11, 12, 11, 10, 12, 11, 9, 10, 10, 11, 10, 10, 11, 9, 11, 11, 10)
+# fmt: on
+_NUMBERS = {name[3:].lower(): name for name in CHROMOSOMES} | {"23": "chrX", "24": "chrY", "m": "chrM", "mt": "chrM"}
+_ACCESSIONS = (
+    {f"nc_{i:06d}.{version}": CHROMOSOMES[i - 1] for i, version in enumerate(_REFSEQ_VERSIONS, start=1)}
+    | {f"cm{663 + i:06d}.2": name for i, name in enumerate(CHROMOSOMES)}
+    | {"nc_012920.1": "chrM", "j01415.2": "chrM"}
+)
+
+
+def without_build(name: str) -> str:
+    """A contig's name without a ``GRCh38_``, ``hg38.``, ... in front."""
+    return _BUILD.sub("", name, count=1) if _BUILD.match(name) else name
+
+
+def _known_chromosome(name: str) -> str | None:
+    stem = without_build(name).lower()
+    spelled = _SPELLED_OUT.fullmatch(stem)
+    return _NUMBERS.get(spelled[1]) if spelled else _ACCESSIONS.get(stem)
+
+
+def is_chromosome(name: str) -> bool:
+    """Whether a name stands for chr1 to chr22, X, Y or M."""
+    return _known_chromosome(name) is not None
 
 
 def _normalize_one(value: Any) -> str:
     if isinstance(value, bytes):
-        value = value.decode()
+        value = value.decode(errors="replace")
     elif isinstance(value, int | float | np.number):
         value = str(int(value)) if float(value).is_integer() else str(value)
-    name = str(value)
-    stem = name.lower()
-    for prefix in _BUILD_PREFIXES:
-        if stem.startswith(prefix):
-            stem, name = stem[len(prefix) :], name[len(prefix) :]
-    return _STANDARD.get(stem.removeprefix("chr"), name)
+    name = str(value).strip()
+    text_of_bytes = _TEXT_OF_BYTES.fullmatch(name)
+    if text_of_bytes:
+        name = text_of_bytes[2]
+    return _known_chromosome(name) or without_build(name)
 
 
 def normalize_chromosomes(values: Iterable[Any]) -> NDArray[np.object_]:
@@ -57,8 +86,9 @@ def normalize_chromosomes(values: Iterable[Any]) -> NDArray[np.object_]:
     Parameters
     ----------
     values
-        Names (``"chr1"``, ``"1"``, ``b"chrX"``, ``"MT"``, ``"GRCh38_chr1"``) or numbers (1 to 22, 23 for X, 24 for Y, whole
-        floats included), of any length n. Upper and lower case are the same.
+        Names (``"chr1"``, ``"1"``, ``b"chrX"``, ``"b'chr1'"``, ``"MT"``, ``"GRCh38_chr1"``, ``"hg38.chr1"``, or the accessions of
+        GRCh38 such as ``"NC_000001.11"``) or numbers (1 to 22, 23 for X, 24 for Y, whole floats included), of any length n. Upper and
+        lower case are the same.
 
     Returns
     -------

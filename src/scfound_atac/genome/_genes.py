@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ._ocrs import coordinate_columns, get_ocrs
+from ._bed import read_table
+from ._ocrs import column_ocrs, coordinate_columns
 
 if TYPE_CHECKING:
     import os
@@ -36,8 +37,9 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     ----------
     genes
         A BED file, plain or compressed: with a header that names the columns ``chrom`` (or ``#chr``, ...), ``start``, ``end``, ``name``
-        (or ``symbol``, ...) and ``strand``, or BED6 without one. Or a DataFrame with these columns; without a column of names its index
-        has them; `scfound_atac.datasets.genes` gives such a table.
+        (or ``symbol``, ...) and ``strand``, or BED6 without one; a GTF or GFF3 file, plain or compressed, whose records of genes are
+        taken. Or a DataFrame with these columns; without a column of names its index has them; `scfound_atac.datasets.genes` gives such a
+        table.
 
     Returns
     -------
@@ -49,9 +51,12 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If columns are missing, or rows have no name, no strand or no valid bounds; the first three are named.
+        If columns are missing, or rows have no name, no strand or no valid bounds; the first three are named. If a file is no such
+        table, or a name of a gene is given.
+    TypeError
+        If `genes` is a list of names or anything else that is no table.
     """
-    table = genes if isinstance(genes, pd.DataFrame) else _read_bed(Path(genes))
+    table = genes if isinstance(genes, pd.DataFrame) else _read_file(genes)
     if len(table) == 0:
         msg = "The table of genes has no rows."
         raise ValueError(msg)
@@ -63,18 +68,36 @@ def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
     return np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1).astype(np.int64)
 
 
-def _read_bed(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED file, or a DataFrame such as sfa.datasets.genes() returns."
-        raise FileNotFoundError(msg)
-    table = pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
-    first = table.iloc[0].tolist()
-    if not any(value.isdigit() for value in first[1:3]):  # names of columns, not bounds
-        return table.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
-    if len(first) < len(_BED):
-        msg = f"{str(path)!r} has {len(first)} columns and no header; without one, the six of BED6 are needed: {', '.join(_BED)}."
+_WANTED = (
+    "genes= is the table of where genes lie: the path of a BED, GTF or GFF3 file, a DataFrame with chrom, start, end, name and strand, or "
+    "None for the downloaded table. Genes are picked from the result afterwards, by their names"
+)
+_TEXT_FILES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
+
+
+def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
+    if not isinstance(genes, str | Path) and not hasattr(genes, "__fspath__"):
+        shown = f" ({', '.join(map(repr, list(genes)[:3]))})" if isinstance(genes, list | tuple | set) else ""
+        msg = f"genes= got {type(genes).__name__}{shown}. {_WANTED}."
+        raise TypeError(msg)
+    path = Path(genes)
+    if path.is_dir():
+        msg = f"{str(path)!r} is a folder. {_WANTED}."
         raise ValueError(msg)
-    return table.rename(columns=dict(enumerate(_BED)))
+    if not path.is_file():
+        if isinstance(genes, str) and len(path.parts) == 1 and path.suffix.lower() not in _TEXT_FILES:
+            msg = f"There is no file {genes!r}; is it the name of a gene? {_WANTED}."
+            raise ValueError(msg)
+        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED, GTF or GFF3 file, a DataFrame, or None."
+        raise FileNotFoundError(msg)
+    table = read_table(path)
+    if "strand" not in {str(name).lower() for name in table} and list(table)[:3] == ["chrom", "start", "end"]:
+        msg = (
+            f"{str(path)!r} has {table.shape[1]} columns and no header; without one, the six of BED6 are needed: chrom, start, end, name, "
+            "score, strand."
+        )
+        raise ValueError(msg)
+    return table
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +116,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     names = names.where(names.notna(), "").astype(str).str.strip()
     _refuse(names, (names == "").to_numpy(), "no name", names.index)
     try:
-        bounds = get_ocrs(table.set_axis(pd.Index(names), axis=0))
+        bounds = column_ocrs(table.set_axis(pd.Index(names), axis=0))
     except ValueError as error:
         msg = f"The table of genes is read like one of OCRs, and has wrong bounds: {error}"
         raise ValueError(msg) from error

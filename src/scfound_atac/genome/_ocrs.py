@@ -2,55 +2,336 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pandas as pd
 
-from ._build import check_genome
-from ._chromosomes import normalize_chromosomes
-from ._names import parse_names
+from .._logging import logger
+from ._build import check_genome, declared_genome, looks_like_grch38
+from ._chromosomes import is_chromosome, normalize_chromosomes
+from ._names import Reading, fix_columns, refuse_unread, scan_names
 
-_CHROM = ("chrom", "chr", "chromosome", "seqnames", "seqname")
-_STARTS_ENDS = (("start", "end"), ("hg38_start", "hg38_end"), ("chromstart", "chromend"), ("chrom_start", "chrom_end"))
-_FIX = 'Correct var["chrom"], var["start"] and var["end"] (0-based, half-open), or drop these OCRs.'
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+
+_CHROM = ("chrom", "chr", "chromosome", "seqnames", "seqname", "seqid", "contig")
+_BOUNDS = (
+    ("start", "end"),
+    ("start", "stop"),
+    ("chromstart", "chromend"),
+    ("chrom_start", "chrom_end"),
+    ("chr_start", "chr_end"),
+)
+_BUILDS = ("hg38", "grch38")
+_INTERVALS = ("interval",)
+_MISSING = ("", "nan", "none", "<na>", "na", ".")
 
 
-def coordinate_columns(var: pd.DataFrame) -> tuple[str, str, str] | None:
+def _lower_columns(table: pd.DataFrame) -> dict[str, Any]:
+    """Columns by their spelling in lower case with underscores; of two that differ in case only the earlier."""
+    return {
+        re.sub(r"[\s.-]+", "_", str(column).lower().removeprefix("#")): column for column in reversed(table.columns)
+    }
+
+
+def _column_sets(table: pd.DataFrame) -> Iterator[tuple[Any, Any, Any, bool]]:
+    """Columns with chromosome, start and end, and whether their names say that they are on GRCh38; the usual ones first."""
+    columns = _lower_columns(table)
+    plain = [columns[name] for name in _CHROM if name in columns]
+    if {"chrom", "start", "end"} <= set(table.columns):  # what we write ourselves comes before what differs in case
+        plain = list(dict.fromkeys(["chrom", *plain]))
+        columns |= {"start": "start", "end": "end"}
+    for low, high in _BOUNDS:
+        if low in columns and high in columns:
+            for chrom in plain:
+                yield chrom, columns[low], columns[high], False
+    for build in _BUILDS:
+        own = [columns[f"{build}_{name}"] for name in _CHROM if f"{build}_{name}" in columns]
+        own += [columns[f"{name}_{build}"] for name in _CHROM if f"{name}_{build}" in columns]
+        for low, high in _BOUNDS:
+            for first, last in ((f"{build}_{low}", f"{build}_{high}"), (f"{low}_{build}", f"{high}_{build}")):
+                if first in columns and last in columns:
+                    for chrom in own or plain:
+                        yield chrom, columns[first], columns[last], True
+
+
+def coordinate_columns(var: pd.DataFrame) -> tuple[Any, Any, Any] | None:
     """Names of the columns with chromosome, start and end; None if there are none and names must be read."""
-    if {"chrom", "start", "end"} <= set(var.columns):
-        return "chrom", "start", "end"
-    # Earlier columns win where two differ in case only.
-    columns = {str(column).lower().removeprefix("#"): column for column in reversed(var.columns)}
-    chrom = next((columns[name] for name in _CHROM if name in columns), None)
-    pair = next((pair for pair in _STARTS_ENDS if set(pair) <= set(columns)), None)
-    return None if chrom is None or pair is None else (chrom, columns[pair[0]], columns[pair[1]])
+    return next((columns[:3] for columns in _column_sets(var)), None)
 
 
-def _refuse(var: pd.DataFrame, bad: np.ndarray, what: str) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """Coordinates from one place: columns, or names."""
+
+    label: str
+    """What it is called in messages."""
+    ocrs: pd.DataFrame
+    """``chrom``, ``start``, ``end``, rows 0 to n - 1, which mean something where `holds`."""
+    holds: Bools
+    """Which rows have coordinates."""
+    refuse: Callable[[Bools, str], None]
+    """Raises the error for rows that have none, with a hint at its end."""
+    on_chromosome: Bools
+    """Which rows are on a chromosome."""
+    broken: Bools
+    """Which rows have values that are no coordinates; where values are merely missing, another source may have them."""
+    columns: tuple[Any, ...] = ()
+    """The columns; none for names."""
+    is_labelled: bool = False
+    """Whether it is called by the name of GRCh38."""
+    is_text: bool = False
+    """Whether coordinates are read from text, such as names."""
+
+
+def _refuse(var: pd.DataFrame, bad: Bools, what: str, fix: str) -> None:
     if bad.any():
         first = ", ".join(repr(name) for name in var.index[bad][:3])
-        msg = f"{bad.sum()} of {len(var)} OCRs have {what}, among them {first}. {_FIX}"
+        msg = f"{bad.sum()} of {len(var)} OCRs have {what}, among them {first}. {fix}"
         raise ValueError(msg)
 
 
-def _positions(var: pd.DataFrame, column: str) -> np.ndarray:
-    values = var[column]
+def _numbers(values: pd.Series) -> NDArray[Any]:
+    """Numbers of a column: int64 if it is whole, else float64 with NaN where there is no number."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        values = values.astype(values.cat.categories.dtype)
+        values = values.astype(object).infer_objects()
     if pd.api.types.is_integer_dtype(values) and not values.hasnans:
         return values.to_numpy(dtype=np.int64)
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    _refuse(var, np.isnan(numbers), f'no number in var["{column}"]')
-    _refuse(var, ~np.isfinite(numbers) | (numbers != np.round(numbers)), f'no whole number in var["{column}"]')
-    return numbers.astype(np.int64)
+    if not pd.api.types.is_numeric_dtype(values):
+        # AnnData may hand over text; "1,000" is a number to whoever wrote it
+        values = values.astype(object).map(lambda v: v.decode(errors="replace") if isinstance(v, bytes) else v)
+        values = values.map(lambda v: v.replace(",", "") if isinstance(v, str) else v)
+    return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: Any, is_labelled: bool) -> _Source:  # noqa: FBT001
+    names = var[chrom].astype(object)
+    no_chrom = names.isna().to_numpy()
+    spelled = normalize_chromosomes(names)
+    codes, unique = pd.factorize(spelled)
+    no_chrom |= np.array([str(name).lower() in _MISSING for name in unique], dtype=bool)[codes]
+    bounds, faults = [], [(no_chrom, f'no chromosome in {where}["{chrom}"]')]
+    broken = np.zeros(len(var), dtype=bool)
+    for column in (start, end):
+        numbers = _numbers(var[column])
+        if numbers.dtype != np.int64:
+            is_missing = np.isnan(numbers)
+            is_broken = ~is_missing & (~np.isfinite(numbers) | (numbers != np.round(numbers)))
+            faults += [
+                (is_missing, f'no number in {where}["{column}"]'),
+                (is_broken, f'no whole number in {where}["{column}"]'),
+            ]
+            broken |= is_broken
+            # Text that is no number is wrong, not missing.
+            lost = np.flatnonzero(is_missing)
+            is_word = [str(value).strip().lower() not in (*_MISSING, "nat") for value in var[column].iloc[lost]]
+            broken[lost] |= np.array(is_word, dtype=bool)
+            numbers = np.where(is_missing | is_broken, 0, numbers).astype(np.int64)
+        bounds.append(numbers)
+    lacking = np.logical_or.reduce([bad for bad, _ in faults])
+    first, last = bounds
+    first = _from_zero(var, where, first, last, ~lacking)
+    below, empty = ~lacking & (first < 0), ~lacking & (last <= first)
+    faults += [(below, "a start below 0"), (empty, "an end not beyond the start")]
+    fix = (
+        f'Correct {where}["{chrom}"], {where}["{start}"] and {where}["{end}"] (0-based, half-open), or drop these OCRs.'
+    )
+
+    def refuse(rows: Bools, hint: str) -> None:
+        for bad, what in faults:
+            _refuse(var, bad & rows, what, fix + hint)
+
+    return _Source(
+        f"the columns {chrom!r}, {start!r} and {end!r}",
+        pd.DataFrame({"chrom": spelled, "start": first, "end": last}),
+        ~np.logical_or.reduce([bad for bad, _ in faults]),
+        refuse,
+        on_chromosome=np.array([is_chromosome(str(name)) for name in unique], dtype=bool)[codes],
+        broken=broken | below | empty,
+        columns=(chrom, start, end),
+        is_labelled=is_labelled,
+    )
+
+
+def _from_zero(
+    var: pd.DataFrame, where: str, start: NDArray[np.int64], end: NDArray[np.int64], known: Bools
+) -> NDArray[np.int64]:
+    """Starts counted from 0: GRanges of R count from 1, and their ``width`` tells."""
+    width = next((column for name, column in _lower_columns(var).items() if name == "width"), None)
+    if width is None or not known.any():
+        return start
+    widths = _numbers(var[width])[known]
+    told = ~np.isnan(widths)
+    if not told.any() or (widths[told] != (end - start + 1)[known][told]).any() or (start[known] < 1).any():
+        return start
+    logger.info(
+        'Starts in %s are counted from 1, as %s["%s"] tells (end - start + 1): 1 is subtracted', where, where, width
+    )
+    return start - known
+
+
+def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, alone: bool = True) -> _Source:
+    names = var.index if column is None else var[column]
+    read = scan_names(names)
+    # Beside columns only what is surely a place counts: "peak_1_200" may be a mere name.
+    holds = read.is_read if alone else read.reading >= Reading.CONTIG
+
+    def refuse(rows: Bools, _: str) -> None:
+        reading = np.where(read.reading == Reading.GUESSED, np.int8(Reading.NONE), read.reading)
+        refuse_unread(names, np.where(rows, reading, np.int8(Reading.CHROMOSOME)), where=where)
+
+    return _Source(
+        "the names" if column is None else f"the column {column!r}",
+        read.ocrs,
+        holds,
+        refuse,
+        on_chromosome=read.reading == Reading.CHROMOSOME,
+        broken=np.zeros(len(var), dtype=bool),
+        columns=() if column is None else (column,),
+        is_text=True,
+    )
+
+
+def _sources(var: pd.DataFrame, where: str) -> list[_Source]:
+    """All places that may hold coordinates: columns, the column ``interval`` of 10x, names."""
+    found = [_column_source(var, where, *columns) for columns in _column_sets(var)]
+    columns = _lower_columns(var)
+    found += [_name_source(var, where, columns[name]) for name in _INTERVALS if name in columns]
+    found.append(_name_source(var, where, alone=not found))
+    # Sets of columns without a single row, and names without coordinates, say nothing.
+    return [source for source in found if source.holds.any() or source.broken.any()] or found[:1]
+
+
+def _comparable(a: _Source, b: _Source) -> Bools:
+    """Rows for which two sources can be held against each other.
+
+    Scaffolds have too many spellings, and text in front of two numbers need not be one. A chromosome is one in any spelling.
+    """
+    rows = a.holds & b.holds & (a.on_chromosome | b.on_chromosome)
+    for source in (a, b):
+        if source.is_text:
+            rows &= source.on_chromosome
+    return rows
+
+
+def _differences(a: _Source, b: _Source) -> Bools:
+    """Rows where two sources say different places. One base more or less is the way of counting, not another place."""
+    differ = a.ocrs["chrom"].to_numpy() != b.ocrs["chrom"].to_numpy()
+    for column in ("start", "end"):
+        differ |= np.abs(a.ocrs[column].to_numpy() - b.ocrs[column].to_numpy()) > 1
+    return _comparable(a, b) & differ
+
+
+def _show(ocrs: pd.DataFrame, row: int) -> str:
+    chrom, start, end = ocrs.iloc[row]
+    return f"{chrom}:{start}-{end}"
+
+
+def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str) -> _Source:
+    """Of two sources that say different places the one that is on GRCh38."""
+    rows = np.flatnonzero(differ)
+    n_both = int(_comparable(a, b).sum())
+    shown = [f"{var.index[row]!r}: {_show(a.ocrs, row)} or {_show(b.ocrs, row)}" for row in rows[:3]]
+    kinds = "two sets of columns" if a.columns and b.columns else "names and columns"
+    told = (
+        f"{role}.var: {kinds} disagree in {len(rows)} of {n_both} OCRs, e.g. {'; '.join(shown)} "
+        f"(by {a.label}, or by {b.label})"
+    )
+    # Where they agree they cannot be told apart.
+    recognised = [source for source in (a, b) if looks_like_grch38(source.ocrs[differ])]
+    if len(recognised) == 1:
+        logger.warning(
+            "%s: taken are %s, which are recognised as GRCh38 while the others are not", told, recognised[0].label
+        )
+        return recognised[0]
+    labelled = [source for source in (a, b) if source.is_labelled]
+    if len(labelled) == 1:
+        logger.warning("%s: taken are %s, which are called so", told, labelled[0].label)
+        return labelled[0]
+    lone = "Correct these OCRs or drop them" if len(rows) <= 3 else "Remove what is wrong"
+    msg = f"{told}. {lone}: {_mend(a, b, role)}"
+    raise ValueError(msg)
+
+
+def _mend(a: _Source, b: _Source, role: str) -> str:
+    """How to take one source or the other."""
+    ways = []
+    for wrong, right in ((a, b), (b, a)):
+        if wrong.columns:
+            # Columns that both sets share must stay.
+            own = [column for column in wrong.columns if column not in right.columns]
+            ways.append(f"if {right.label} are right, drop the others: del {role}.var[{own[-1]!r}]")
+        else:
+            chrom, *bounds = (f"{role}.var[{column!r}].astype(str)" for column in right.columns)
+            names = " + ".join([chrom, *(f'"{gap}" + {bound}' for gap, bound in zip(":-", bounds, strict=False))])
+            ways.append(f"if {right.label} are right, rename: {role}.var_names = {names}")
+    return "; ".join(ways) + "."
+
+
+def _fill(a: _Source, b: _Source) -> _Source:
+    """Two sources that say the same: rows that the first lacks are those of the second."""
+    ocrs, rows = a.ocrs, b.holds & ~a.holds & ~a.broken
+    first, second = ocrs["start"].to_numpy(), b.ocrs["start"].to_numpy()
+    # Equal but for one base at the start: the smaller start is the one that is counted from 0.
+    counted = _comparable(a, b) & (second == first - 1)
+    start = np.where(counted, second, first)
+    if rows.any() or counted.any():
+        ocrs = pd.DataFrame(
+            {
+                "chrom": np.where(rows, b.ocrs["chrom"].to_numpy(), ocrs["chrom"].to_numpy()),
+                "start": np.where(rows, second, start),
+                "end": np.where(rows, b.ocrs["end"].to_numpy(), ocrs["end"].to_numpy()),
+            }
+        )
+    if rows.any():
+        logger.info("%d of %d OCRs have no coordinates in %s: taken are %s", rows.sum(), len(rows), a.label, b.label)
+    on_chromosome = np.where(rows, b.on_chromosome, a.on_chromosome)
+    return replace(
+        a, ocrs=ocrs, holds=a.holds | rows, on_chromosome=on_chromosome, is_labelled=a.is_labelled or b.is_labelled
+    )
+
+
+def _read(var: pd.DataFrame, role: str | None) -> pd.DataFrame:
+    where = f"{role}.var" if role else "var"
+    if var.columns.has_duplicates:
+        var = var.loc[:, ~var.columns.duplicated()]
+    first, *others = _sources(var, where)
+    chosen = first
+    for other in others:
+        differ = _differences(chosen, other)
+        chosen = _choose(var, chosen, other, differ, role or "adata") if differ.any() else _fill(chosen, other)
+    if not chosen.holds.all():
+        last = (first, *others)[-1]
+        hint = ""
+        if (
+            chosen.columns
+            and last.is_text
+            and not last.columns
+            and last.holds[chosen.broken].all()
+            and chosen.broken.any()
+        ):
+            hint = f" The names hold coordinates too; to take these: del {where}[{chosen.columns[-1]!r}]."
+        chosen.refuse(~chosen.holds, hint)
+    return chosen.ocrs.set_axis(var.index, axis=0)
 
 
 def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
-    """Coordinates of OCRs, from columns where there are any, else from names.
+    """Coordinates of OCRs, from columns and from names.
 
-    Columns are ``chrom``, ``start``, ``end``, or else a spelling in common use: ``chr``, ``seqnames`` or ``chromosome`` with
+    Columns are ``chrom``, ``start``, ``end``, or a spelling in common use: ``chr``, ``seqnames`` or ``chromosome`` with
     ``start`` and ``end``, and the ``#Chromosome``, ``hg38_Start``, ``hg38_End`` of published OCR tables, where chromosomes
-    may be numbers (23 for X, 24 for Y). Columns are taken as 0-based and half-open. Without such columns the index is read
-    with :func:`parse_names`.
+    may be numbers (23 for X, 24 for Y). Columns are taken as 0-based and half-open, unless a column ``width`` tells that starts are
+    counted from 1, as in R. Where there are no such columns, or they have no value, the index is read as by :func:`parse_names`.
+
+    Names and columns, or two sets of columns, may say different places. Then those are taken that are recognised as GRCh38 while the
+    others are not, or those that are called ``hg38``, and a warning is logged; if that does not decide, it is an error.
 
     Parameters
     ----------
@@ -64,27 +345,28 @@ def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If coordinates are missing, negative, empty or not whole numbers, or names cannot be read.
+        If coordinates are missing, negative, empty or not whole numbers, names cannot be read, or names and columns disagree.
     """
-    columns = coordinate_columns(var)
+    return _read(var, None)
+
+
+def column_ocrs(table: pd.DataFrame) -> pd.DataFrame:
+    """Coordinates as `get_ocrs` gives them, but from the first set of columns alone.
+
+    Raises
+    ------
+    ValueError
+        If a row has no valid coordinates, or there are no such columns.
+    """
+    columns = next(_column_sets(table), None)
     if columns is None:
-        return parse_names(var.index).set_axis(var.index, axis=0)
-    chrom, start, end = columns
-    _refuse(var, var[chrom].isna().to_numpy(), f'no chromosome in var["{chrom}"]')
-    ocrs = pd.DataFrame(
-        {
-            "chrom": normalize_chromosomes(var[chrom].astype(object)),
-            "start": _positions(var, start),
-            "end": _positions(var, end),
-        },
-        index=var.index,
-    )
-    _refuse(var, (ocrs["start"] < 0).to_numpy(), "a start below 0")
-    _refuse(var, (ocrs["end"] <= ocrs["start"]).to_numpy(), "an end not beyond the start")
-    return ocrs
+        raise ValueError(fix_columns())
+    source = _column_source(table, "var", *columns)
+    source.refuse(~source.holds, "")
+    return source.ocrs.set_axis(table.index, axis=0)
 
 
-def refuse_duplicates(ocrs: pd.DataFrame) -> None:
+def refuse_duplicates(ocrs: pd.DataFrame, *, role: str = "adata") -> None:
     """ValueError that names the first three OCRs whose coordinates stand more than once."""
     repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
     if repeated.any():
@@ -92,30 +374,42 @@ def refuse_duplicates(ocrs: pd.DataFrame) -> None:
         first = ", ".join(f"{c}:{s}-{e}" for c, s, e in zip(some["chrom"], some["start"], some["end"], strict=True))
         msg = (
             f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}. Keep one of each: "
-            "adata = adata[:, ~sfa.genome.get_ocrs(adata.var).duplicated().to_numpy()].copy()."
+            f"{role} = {role}[:, ~sfa.genome.get_ocrs({role}.var).duplicated().to_numpy()].copy()."
         )
         raise ValueError(msg)
 
 
-def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
+def read_ocrs(var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, role: str = "adata") -> pd.DataFrame:
     """Coordinates of OCRs as by `get_ocrs`, each once and on GRCh38.
 
     Parameters
     ----------
     var
         One row per OCR, such as ``adata.var``.
-    *genomes
-        Declared builds; the first that is not None holds. Without one the build is recognised.
+    genome
+        Declared build; `uns_genome` if None.
+    uns_genome
+        What ``uns["genome"]`` says, in any form in which it may be stored. Without a declared build it is recognised.
+    role
+        What the object with these OCRs is called, for messages: ``"adata"``, ``"reference"``, ``'mdata["atac"]'``.
 
     Raises
     ------
     ValueError
         If coordinates are not usable, stand more than once or are not on GRCh38.
     """
-    ocrs = get_ocrs(var)
-    refuse_duplicates(ocrs)
-    check_genome(ocrs, next((genome for genome in genomes if genome is not None), None))
+    declared = declared_genome(genome)
+    if declared is None:
+        declared = declared_genome(uns_genome)
+    ocrs = _read(var, role)
+    refuse_duplicates(ocrs, role=role)
+    check_genome(ocrs, declared, role=role)
     return ocrs
+
+
+def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
+    """`read_ocrs` with the first of `genomes` that is not None as the declared build."""
+    return read_ocrs(var, genome=next((genome for genome in genomes if genome is not None), None))
 
 
 def ocr_names(ocrs: pd.DataFrame) -> pd.Index:

@@ -35,8 +35,8 @@ _APPLY_TOKENS = 2**20  # cells times OCRs of a forward pass of a ChromFound that
 class CellClassifier(nn.Module):
     """A network with a head for cell types.
 
-    Called with row numbers of its cells, and a random generator while training, it gives logits (B, K) and vectors: what the last layer of a
-    paper's head sees of the cells (B, 128), else the network's cell vectors (B, d).
+    Called with row numbers of its cells, and a random generator while training, it gives logits (B, K) and vectors: what the last layer of
+    a paper's head sees of the cells (B, 128), else the network's cell vectors (B, d).
     """
 
     net: Any

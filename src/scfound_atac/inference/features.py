@@ -1,8 +1,8 @@
 """What heads read of a cell: the backbone's vector, and beside it what was measured on the reference's OCRs.
 
 The first depends on the cell's open OCRs alone, whatever the OCR set is. The second are spectral components whose axes are fitted to the
-reference. A query with other OCRs is brought to those of the reference by overlap; what the query did not measure is missing there, and what
-the reference does not have is left out.
+reference. A query with other OCRs is brought to those of the reference by overlap; what the query did not measure is missing there, and
+what the reference does not have is left out.
 """
 
 from __future__ import annotations

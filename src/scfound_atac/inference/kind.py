@@ -306,8 +306,8 @@ def known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) -> 
 def ocr_columns(checkpoint: Checkpoint, ocrs: pd.DataFrame, order: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """What a network over OCRs is told of the OCRs `order`, by name and in the order of its arguments.
 
-    ``chromosome`` (ids of the vocabulary), ``start`` and ``end``, each (len(order),), and ``factors`` (len(order), n_factors) if the network
-    reads what is known of regions.
+    ``chromosome`` (ids of the vocabulary), ``start`` and ``end``, each (len(order),), and ``factors`` (len(order), n_factors) if the
+    network reads what is known of regions.
     """
     columns = {
         "chromosome": checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()),

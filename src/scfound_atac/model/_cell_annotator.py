@@ -74,7 +74,8 @@ class CellAnnotator:
     Parameters
     ----------
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
+        folder or a loaded checkpoint.
     measured
         Use the spectral components of the counts beside the backbone's vector. Without them the labels rest on the backbone alone.
     seed

@@ -20,7 +20,7 @@ from .._settings import settings
 from ..data import Cells, prepare_rows
 from ..data._cells import read_columns
 from ..data._fit_rows import N_FIT_CELLS, fit_rows
-from ..genome._ocrs import declared_genome
+from ..genome._build import declared_genome
 from ..hub import Checkpoint, load, save
 from ..hub._checkpoint import DEFAULT_PREPARATION
 from ..inference.chromfound import Runner, embed_cells

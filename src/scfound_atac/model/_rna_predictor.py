@@ -48,7 +48,8 @@ class RNAPredictor:
     Parameters
     ----------
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation: a name from `scfound_atac.hub.list_models`, a folder or a loaded checkpoint.
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
+        folder or a loaded checkpoint.
     head
         ``"gene-query"``: every gene asks by a vector of its own (bioRxiv 2025.02.05.636688); the vectors start from those of an
         EpiFoundation backbone that knows the gene. ``"mlp"``: two layers, 1,024 wide between them (arXiv 2505.12638, A.3). The

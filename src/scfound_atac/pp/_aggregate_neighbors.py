@@ -56,8 +56,8 @@ def aggregate_neighbors(
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 of the shape of X; columns that are no OCRs, such as the genes
-    of a 10x multiome object, are 0.
+    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 of the shape of X; columns that are no OCRs, such as the
+    genes of a 10x multiome object, are 0.
 
     Raises
     ------

@@ -16,7 +16,9 @@ from .._logging import logger
 from ..data import Cells
 from ..data._cells import read_columns
 from ..genome import best_overlaps, ocr_names
-from ..genome._ocrs import declared_genome, read_ocrs
+from ..genome._bed import read_bed_ocrs
+from ..genome._build import declared_genome
+from ..genome._ocrs import read_ocrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -62,7 +62,8 @@ def annotate(
         A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Its backbone, mode,
         seed and neighbours are those it was trained with.
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
+        folder or a loaded checkpoint.
     mode
         ``"probe"`` leaves the backbone as it is (seconds on a CPU); ``"finetune"`` trains it on the reference first; ``"paper"`` is the
         head of the backbone's paper. See `scfound_atac.model.CellAnnotator.train`.

@@ -15,7 +15,7 @@ from .._settings import settings
 from ..data import Cells
 from ..data._cells import read_columns
 from ..data._fit_rows import N_FIT_CELLS
-from ..genome._ocrs import declared_genome
+from ..genome._build import declared_genome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -63,7 +63,8 @@ def predict_rna(
     predictor
         A trained `scfound_atac.model.RNAPredictor`, or the folder of one, instead.
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation; a name, folder or checkpoint as `scfound_atac.hub.load` takes.
+        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
+        folder or a loaded checkpoint.
     head
         ``"gene-query"`` (bioRxiv 2025.02.05.636688), or ``"mlp"`` (arXiv 2505.12638, A.3), which is somewhat less accurate, and several
         times as fast for hundreds of genes.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .._settings import settings
-from ..inference._runner import resolve_device
+from ..inference.options import resolve_device
 from ..nn.heads import GeneQueryHead
 from .epochs import train_epochs
 

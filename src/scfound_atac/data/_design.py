@@ -1,0 +1,118 @@
+"""Designs that are known to mislead: samples with OCR sets of their own, put side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LEAST_SHARE = 0.05
+_LEAST_CELLS = 10
+# Cells of one design meet in many OCRs. Groups that hang together by a thread are what very sparse cells look like by chance.
+_LEAST_MEETINGS = 5
+_OVERLAP_SHARE = 0.2
+_LEAST_EXPECTED = 20
+_LARGEST_OBSERVED = 0.2
+# More open OCRs and pairs than these tell nothing new.
+_MOST_OPEN = 2_000_000
+_MOST_PAIRS = 20_000
+
+_MEND = (
+    "Samples with a set of OCRs of their own, put side by side (an outer concatenation), look so, and models then tell samples instead of "
+    "cells. Map all samples onto one set first, sample = sfa.pp.map_ocrs(sample, reference), and concatenate afterwards."
+)
+
+
+def check_design(chunks: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
+    """Tell whether cells look like samples with OCR sets of their own.
+
+    Parameters
+    ----------
+    chunks
+        Counts of a sample of cells, at most some thousands, shape (n_cells, n_ocrs).
+    ocrs
+        Columns ``chrom``, ``start``, ``end``; n_ocrs rows.
+
+    Returns
+    -------
+    A warning that says what is seen and what to do; None if nothing is.
+    """
+    is_open = _some_cells(chunks)
+    if is_open.shape[0] < 2 * _LEAST_CELLS:
+        return None
+    sizes = _groups(is_open)
+    if len(sizes) > 1:
+        shares = ", ".join(f"{size / is_open.shape[0]:.0%}" for size in sizes[:5])
+        return f"Cells fall into {len(sizes)} groups ({shares} of those looked at) that share no open OCR with each other. {_MEND}"
+    return _exclusive_overlaps(is_open, ocrs)
+
+
+def _some_cells(chunks: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Which OCRs are open (float32 ones) in cells that have any, of as many cells as are needed."""
+    counts = sparse.csr_matrix(chunks)
+    n_open = np.diff(counts.indptr)
+    cells = np.flatnonzero(n_open)
+    if n_open.sum() > _MOST_OPEN:
+        cells = np.random.default_rng(0).permutation(cells)
+        n_cells = int(np.searchsorted(np.cumsum(n_open[cells]), _MOST_OPEN))
+        cells = np.sort(cells[: max(n_cells, 4 * _LEAST_CELLS)])
+    some = counts[cells]
+    return sparse.csr_matrix(((some.data != 0).astype(np.float32), some.indices, some.indptr), shape=some.shape)
+
+
+def _groups(is_open: sparse.csr_matrix) -> list[int]:
+    """Sizes of the groups of cells that share no OCR with cells outside, the largest first; small ones do not count."""
+    n_cells, n_ocrs = is_open.shape
+    cells = np.repeat(np.arange(n_cells, dtype=np.int64), np.diff(is_open.indptr))
+    columns = is_open.indices
+    # Every cell is tied to the first one with the same OCR open: the groups are the same as with all ties.
+    first = np.full(n_ocrs, -1, dtype=np.int64)
+    first[columns[::-1]] = cells[::-1]
+    tied = np.zeros((n_cells, n_cells), dtype=bool)
+    tied[cells, first[columns]] = True
+    _, group = connected_components(sparse.csr_matrix(tied), directed=False)
+    sizes = np.bincount(group)
+    is_later = cells != first[columns]
+    meetings = np.bincount(group[cells[is_later]], minlength=len(sizes))
+    large = (sizes >= max(_LEAST_CELLS, _LEAST_SHARE * n_cells)) & (meetings >= _LEAST_MEETINGS * sizes)
+    return sorted(sizes[large].tolist(), reverse=True)
+
+
+def _overlapping(ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
+    """Pairs of OCRs, neighbours by their starts, that overlap; and the share of OCRs that overlap another."""
+    chrom = pd.factorize(ocrs["chrom"])[0]
+    start, end = ocrs["start"].to_numpy(np.int64), ocrs["end"].to_numpy(np.int64)
+    order = np.lexsort((start, chrom))
+    one, other = order[:-1], order[1:]
+    meet = (chrom[one] == chrom[other]) & (start[other] < end[one])
+    involved = np.zeros(len(ocrs), dtype=bool)
+    involved[one[meet]] = involved[other[meet]] = True
+    return one[meet], other[meet], float(involved.mean()) if len(ocrs) else 0.0
+
+
+def _exclusive_overlaps(is_open: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
+    one, other, share = _overlapping(ocrs)
+    if share < _OVERLAP_SHARE:
+        return None
+    n_cells = is_open.shape[0]
+    frequency = np.bincount(is_open.indices, weights=is_open.data, minlength=is_open.shape[1]) / n_cells
+    expected = n_cells * frequency[one] * frequency[other]
+    if expected.sum() < _LEAST_EXPECTED:
+        return None
+    if len(expected) > _MOST_PAIRS:
+        best = np.argpartition(expected, -_MOST_PAIRS)[-_MOST_PAIRS:]
+        one, other, expected = one[best], other[best], expected[best]
+    columns = is_open.tocsc()
+    together = float(columns[:, one].multiply(columns[:, other]).sum())
+    if expected.sum() < _LEAST_EXPECTED or together >= _LARGEST_OBSERVED * expected.sum():
+        return None
+    return (
+        f"{share:.0%} of the OCRs overlap another one, and overlapping OCRs are hardly ever open in the same cell: {together:.0f} times, "
+        f"where {expected.sum():.0f} would be expected by chance. {_MEND}"
+    )

@@ -1,0 +1,239 @@
+"""Text files with places on the genome: BED in its variants, GTF and GFF3."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .._logging import logger
+from ._ocrs import column_ocrs, coordinate_columns
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_HDF5 = b"\x89HDF"
+_BED = ("chrom", "start", "end", "name", "score", "strand")
+_ATTRIBUTE = re.compile(r"""\s*([\w.:-]+)(?:\s*=\s*|\s+)("[^"]*"|[^;]*)(?:;|$)""")
+# What GENCODE, Ensembl and NCBI call the records that hold whole genes, and transcripts for files without them.
+_GENES = frozenset(("gene", "ncRNA_gene", "pseudogene", "protein_coding_gene"))
+_TRANSCRIPTS = frozenset(("transcript", "mRNA", "lnc_RNA", "ncRNA", "primary_transcript", "exon"))
+
+
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a file with one place per line.
+
+    Parameters
+    ----------
+    path
+        BED with any number of columns from three on, with or without a header (plain or behind ``#``), comment, ``track`` and
+        ``browser`` lines; or GTF or GFF3, of which the genes are taken. Plain, or compressed with gzip, bzip2 or xz; separated by tabs,
+        blanks or commas.
+
+    Returns
+    -------
+    Text in columns: those of the header, else those of BED by their position; of GTF and GFF3 ``chrom``, ``start``, ``end`` (0-based,
+    half-open), ``name``, ``strand``, ``id`` and ``type``.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file.
+    """
+    path = Path(path)
+    try:
+        header, rows = _split(path)
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(_no_text(path)) from error
+    if rows and _is_gff(rows[0]):
+        return _genes_of(path)
+    return _as_bed(path, header, rows)
+
+
+def read_bed_ocrs(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """OCRs of a BED file.
+
+    Parameters
+    ----------
+    path
+        BED with three or more columns, narrowPeak or broadPeak, as :func:`read_table` reads it.
+
+    Returns
+    -------
+    ``chrom`` (``"chr1"``, ...), ``start`` and ``end`` (int64, 0-based, half-open), in the order of the file, numbered from 0.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no BED file, or a line has no valid coordinates.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"There is no file {str(path)!r}."
+        raise FileNotFoundError(msg)
+    table = read_table(path)
+    if coordinate_columns(table) is None:
+        msg = f"{str(path)!r} has no columns chrom, start and end; columns: {list(table.columns)[:10]}."
+        raise ValueError(msg)
+    try:
+        return column_ocrs(table)
+    except ValueError as error:
+        msg = f"{str(path)!r} is read as a BED file, one OCR per line (counted from 0): {error}"
+        raise ValueError(msg) from error
+
+
+def _no_text(path: Path) -> str:
+    return (
+        f"{str(path)!r} is no text file with one place per line: a BED, GTF or GFF3 file, plain or gzipped, is wanted."
+    )
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        first = file.read(6)
+    if first.startswith(_HDF5) or (b"\0" in first and not first.startswith(tuple(_PACKED))):
+        raise ValueError(_no_text(path))
+    opener = next((opener for magic, opener in _PACKED.items() if first.startswith(magic)), None)
+    with (opener or open)(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as text:  # type: ignore[operator]
+        for line in text:
+            yield line.rstrip("\r\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith(("#", "track ", "track\t", "browser ", "browser\t")) or not line.strip()
+
+
+def _fields(line: str) -> list[str]:
+    if "\t" in line:
+        return [field.strip() for field in line.split("\t")]
+    if line.count(",") >= 2 and " " not in line.strip():
+        return [field.strip().strip('"') for field in line.split(",")]
+    return line.split()
+
+
+def _split(path: Path) -> tuple[list[str] | None, list[list[str]]]:
+    """The header, if there is one, and the fields of the lines; of GTF and GFF3 only those of the first."""
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    for line in _lines(path):
+        if _is_comment(line):
+            named = _fields(line.lstrip("#").strip()) if not rows and line.startswith("#") else []
+            if _is_header(named):
+                header = named
+            continue
+        fields = _fields(line)
+        if not rows:
+            if _is_gff(fields):
+                return None, [fields]
+            if header is None and _is_header(fields):
+                header = fields
+                continue
+        rows.append(fields)
+    return header, rows
+
+
+def _is_header(fields: list[str]) -> bool:
+    """Whether fields are names of columns: bounds would be numbers."""
+    return len(fields) >= 3 and not any(field.isdigit() for field in fields[1:3]) and _names_places(fields)
+
+
+def _names_places(fields: list[str]) -> bool:
+    lower = {field.lower().removeprefix("#") for field in fields}
+    return (
+        coordinate_columns(pd.DataFrame(columns=fields)) is not None
+        or len(
+            lower
+            & {"chrom", "chr", "chromosome", "seqnames", "start", "end", "name", "strand", "chromstart", "chromend"}
+        )
+        >= 2
+    )
+
+
+def _is_gff(fields: list[str]) -> bool:
+    return len(fields) >= 8 and not fields[1].isdigit() and fields[3].isdigit() and fields[4].isdigit()
+
+
+def _as_bed(path: Path, header: list[str] | None, rows: list[list[str]]) -> pd.DataFrame:
+    if not rows:
+        return pd.DataFrame(columns=header or list(_BED))
+    table = pd.DataFrame(rows, dtype=object)
+    if header is not None:
+        if len(header) < table.shape[1]:
+            msg = f"{str(path)!r} names {len(header)} columns, and its lines have {table.shape[1]}."
+            raise ValueError(msg)
+        return table.set_axis(header[: table.shape[1]], axis=1)
+    if table.shape[1] < 3 or not any(field.isdigit() for field in rows[0][1:3]):
+        shown = " ".join(rows[0])[:60]
+        msg = f"{_no_text(path)} Its first line is {shown!r}, without a start and an end."
+        raise ValueError(msg)
+    return table.rename(columns=dict(enumerate(_BED)))
+
+
+def _attributes(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in _ATTRIBUTE.findall(text):
+        found.setdefault(key.lower(), value.strip().strip('"'))
+    return found
+
+
+def _first(attributes: dict[str, str], *keys: str) -> str | None:
+    return next((attributes[key] for key in keys if attributes.get(key)), None)
+
+
+def _gene(fields: list[str]) -> dict[str, Any] | None:
+    said = _attributes(fields[8] if len(fields) > 8 else "")
+    parent = (said.get("parent") or "").split(",")[0]
+    own_id = said.get("id") if fields[2] in _GENES else parent
+    gene_id = _first(said, "gene_id") or (own_id or "").removeprefix("gene:").removeprefix("gene-") or None
+    name = _first(said, "gene_name", "gene") or (said.get("name") if fields[2] in _GENES else None) or gene_id
+    if name is None:
+        return None
+    return {
+        "chrom": fields[0],
+        "start": int(fields[3]) - 1,  # counted from 1, and the end is part of it
+        "end": int(fields[4]),
+        "name": name,
+        "strand": fields[6],
+        "id": gene_id,
+        "type": _first(said, "gene_type", "gene_biotype", "biotype"),
+    }
+
+
+def _genes_of(path: Path) -> pd.DataFrame:
+    """Genes of GTF or GFF3: the records of genes, or else those of transcripts, from the first to the last base of each gene."""
+    genes, parts = [], []
+    for line in _lines(path):
+        if line.startswith("##FASTA"):
+            break
+        if _is_comment(line):
+            continue
+        fields = line.split("\t")
+        if len(fields) < 8 or not (fields[3].isdigit() and fields[4].isdigit()):
+            continue
+        if fields[2] in _GENES:
+            genes.append(_gene(fields))
+        elif not genes and fields[2] in _TRANSCRIPTS:
+            parts.append(_gene(fields))
+    found = [gene for gene in (genes or parts) if gene is not None]
+    if not found:
+        msg = f"{str(path)!r} is read as GTF or GFF3, and has neither genes nor transcripts with a name."
+        raise ValueError(msg)
+    table = pd.DataFrame(found)
+    if not genes:
+        place = ["id", "name", "chrom", "strand"]
+        table["id"] = table["id"].fillna(table["name"])
+        table = table.groupby(place, sort=False, as_index=False).agg({"start": "min", "end": "max", "type": "first"})
+    stranded = table["strand"].isin(["+", "-"]).to_numpy()
+    if not stranded.all():
+        logger.warning("%d of %d genes of %s have no strand and are left out", (~stranded).sum(), len(table), path)
+    return table[stranded].reset_index(drop=True)
