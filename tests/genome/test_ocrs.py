@@ -214,7 +214,7 @@ def test_two_sets_of_columns(places: pd.DataFrame, caplog: pytest.LogCaptureFixt
     assert "recognised as GRCh38" in caplog.text
     caplog.clear()
     check_same(read_ocrs(anonymous(both).iloc[:20], genome="GRCh38"), places[:20])  # too few to recognise
-    assert "'hg38_start' and 'hg38_end', which are called so" in caplog.text
+    assert "'hg38_start' and 'hg38_end', whose names say GRCh38" in caplog.text
 
 
 def test_undecided(places: pd.DataFrame) -> None:

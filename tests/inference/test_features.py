@@ -68,6 +68,7 @@ def test_measured_view_of_other_ocrs(adata, make_labelled):
     elsewhere = adata.copy()
     elsewhere.var = elsewhere.var.assign(chrom="chr21", start=10_000_000 + 1000 * np.arange(adata.n_vars))
     elsewhere.var["end"] = elsewhere.var["start"] + 500
+    elsewhere.var_names = [f"peak{i}" for i in range(adata.n_vars)]
     assert view.coverage(elsewhere.var) < 0.05
     assert np.isfinite(view(Cells.read(elsewhere))).all()
 

@@ -252,6 +252,7 @@ def test_epifoundation_refuses_ocrs_beyond_its_vocabulary(annotators, query):
     other = query.copy()
     other.var = other.var.assign(chrom="chr21", start=10_000_000 + 1000 * np.arange(other.n_vars))
     other.var["end"] = other.var["start"] + 500
+    other.var_names = [f"peak{i}" for i in range(other.n_vars)]
     for mode in ("probe", "paper"):
         with pytest.raises(ValueError, match="open OCRs"):
             annotators("epifoundation", mode).predict(other)

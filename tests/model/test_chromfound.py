@@ -240,6 +240,7 @@ def test_load_on_other_ocrs(trained: ChromFound, tmp_path: Path) -> None:
 
 def moved(adata: AnnData) -> AnnData:
     adata.var["start"] += 7
+    adata.var_names = sfa.genome.ocr_names(adata.var)
     return adata
 
 
@@ -356,6 +357,7 @@ def test_masked_is_the_objective_unless_others_are_named(adata: AnnData) -> None
 def test_duplicated_ocrs_are_refused() -> None:
     adata = make_adata()
     adata.var.iloc[1] = adata.var.iloc[0]
+    adata.var_names = [f"peak{i}" for i in range(adata.n_vars)]
     with pytest.raises(ValueError, match="repeat the coordinates"):
         ChromFound.setup_anndata(adata)
 

@@ -438,6 +438,7 @@ def _unparsable(adata):
 
 def _beyond_the_end(adata):
     adata.var.loc[adata.var_names[0], ["start", "end"]] = (900_000_000, 900_000_500)
+    adata.var_names = [f"peak{i}" for i in range(adata.n_vars)]
 
 
 def _hg19(adata):
@@ -466,6 +467,7 @@ def _normalised(adata):
 
 def _duplicated(adata):
     adata.var.iloc[1] = adata.var.iloc[0]
+    adata.var_names = [f"peak{i}" for i in range(adata.n_vars)]
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,7 @@ def test_empty_cells_and_unknown_chromosomes(folder, caplog):
     adata = make_cells()
     adata.X = sp.csr_matrix(adata.X.toarray() * (np.arange(N_CELLS) > 2)[:, None])
     adata.var["chrom"] = np.where(np.arange(N_OCRS) < 20, "chrM", adata.var["chrom"])
+    adata.var_names = [f"peak{i}" for i in range(N_OCRS)]
     adata.uns["genome"] = "GRCh38"
     found = imputed(adata, folder, n_kept=None)
     assert "3 of 90 cells have no open OCR and stay empty" in caplog.text
@@ -240,6 +241,7 @@ def test_regions_nobody_knows(region_set):
     adata.var["chrom"] = "chrY"
     adata.var["start"] = 2_800_000 + 1000 * np.arange(N_OCRS)
     adata.var["end"] = adata.var["start"] + 200
+    adata.var_names = [f"peak{i}" for i in range(N_OCRS)]
     found = imputed(adata, region_set)
     assert (found > 0).any(axis=1).all()
 

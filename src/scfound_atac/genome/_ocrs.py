@@ -253,7 +253,7 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str)
         return recognised[0]
     labelled = [source for source in (a, b) if source.is_labelled]
     if len(labelled) == 1:
-        logger.warning("%s: taken are %s, which are called so", told, labelled[0].label)
+        logger.warning("%s: taken are %s, whose names say GRCh38", told, labelled[0].label)
         return labelled[0]
     lone = "Correct these OCRs or drop them" if len(rows) <= 3 else "Remove what is wrong"
     msg = f"{told}. {lone}: {_mend(a, b, role)}"
