@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import yaml
+from scfound_atac.inference._readers import MeanFactors
 
 import scfound_atac as sfa
 from scfound_atac.genome import get_ocrs, load_region_table
 from scfound_atac.inference import embed_mixture
-from scfound_atac.inference._readers import MeanFactors
 from zero_shot import SETS
 
 if TYPE_CHECKING:

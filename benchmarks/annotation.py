@@ -30,7 +30,7 @@ from sklearn.metrics import roc_auc_score
 
 import scfound_atac as sfa
 from scfound_atac.bench._finished import FinishedRows
-from scfound_atac.data._build_vocabularies import build_vocabularies
+from scfound_atac.data.build_vocabularies import build_vocabularies
 from scfound_atac.genome import genome_order, get_ocrs
 from scfound_atac.nn import EpiFoundationConfig, EpiFoundationNet
 

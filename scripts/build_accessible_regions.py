@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from scfound_atac.genome import CHROMOSOMES, chromosome_ids, get_ocrs, liftover, read_chain
-from scfound_atac.genome._build import BIN_SIZE, first_bins
+from scfound_atac.genome.build import BIN_SIZE, first_bins
 
 _OUT = Path(__file__).parents[1] / "src" / "scfound_atac" / "genome" / "accessible_regions.npz"
 _ROWS = 10

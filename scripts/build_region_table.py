@@ -21,7 +21,7 @@ import anndata as ad
 import numpy as np
 
 from scfound_atac.genome import genome_order, get_ocrs
-from scfound_atac.genome._regions import BUNDLED_TABLE, RegionTable
+from scfound_atac.genome.regions import BUNDLED_TABLE, RegionTable
 
 sys.path.insert(0, str(Path(__file__).parent / "corpus"))
 from build import is_blood

@@ -145,7 +145,7 @@ def tiny_backbones(make_labelled: Callable[..., AnnData]) -> dict[str, Any]:
     import torch
 
     from scfound_atac import nn
-    from scfound_atac.data._build_vocabularies import build_vocabularies
+    from scfound_atac.data.build_vocabularies import build_vocabularies
     from scfound_atac.genome import load_region_table
     from scfound_atac.hub import Checkpoint
 

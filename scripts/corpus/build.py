@@ -3,7 +3,7 @@
     python scripts/corpus/build.py DIR CORPUS --n-studies 60
 
 ``docs/corpus.md`` describes what it writes. The form of a corpus, which may hold any cells, is defined in
-``src/scfound_atac/data/_corpus.py``.
+``src/scfound_atac/data/corpus.py``.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from scfound_atac.data._batches import CorpusBatches
-from scfound_atac.data._corpus import Corpus
+from scfound_atac.data.batches import CorpusBatches
+from scfound_atac.data.corpus import Corpus
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,6 @@ def test_factors_follow_the_crop(corpus: Corpus, monkeypatch: pytest.MonkeyPatch
     def factors(ocrs: Any, n_factors: int, table: Any) -> np.ndarray:
         return np.repeat(ocrs["start"].to_numpy(dtype=np.float32)[:, None], n_factors, axis=1)
 
-    monkeypatch.setattr("scfound_atac.data._batches.region_factors", factors)
+    monkeypatch.setattr("scfound_atac.data.batches.region_factors", factors)
     batch = make(corpus, n_factors=3)[0]
     assert torch.equal(batch["factors"], batch["start"].float()[:, None].expand(-1, 3))

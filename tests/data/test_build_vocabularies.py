@@ -7,7 +7,7 @@ import logging
 import pandas as pd
 import pytest
 
-from scfound_atac.data._build_vocabularies import build_vocabularies
+from scfound_atac.data.build_vocabularies import build_vocabularies
 from scfound_atac.genome import parse_names
 
 OCRS = ["chrX-5-10", "chr2:300-400", "chr2:100-200", "GL000009.2:1-100", "chr1:1000-1500", "chrM:1-100"]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from scipy import sparse
 
-from scfound_atac.data._corpus import Corpus
+from scfound_atac.data.corpus import Corpus
 
 
 @pytest.fixture

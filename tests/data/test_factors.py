@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scfound_atac.data._factors import region_factors
+from scfound_atac.data.factors import region_factors
 from scfound_atac.genome import load_region_table
 
 

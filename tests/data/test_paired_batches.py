@@ -9,8 +9,8 @@ import pytest
 from scipy import sparse
 
 from scfound_atac.data import Vocabularies
-from scfound_atac.data._paired_batches import PairedBatches, PairedCells
-from scfound_atac.data._set_batches import pad
+from scfound_atac.data.paired_batches import PairedBatches, PairedCells
+from scfound_atac.data.set_batches import pad
 
 N_CELLS, N_PEAKS, N_GENES = 100, 50, 30
 VOCABULARIES = Vocabularies(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scfound_atac.data._tfidf import inverse_document_frequency, tfidf
+from scfound_atac.data.tfidf import inverse_document_frequency, tfidf
 
 
 @pytest.fixture

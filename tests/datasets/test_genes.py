@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import scfound_atac as sfa
-from scfound_atac.datasets import _genes
 
 BED = b"""#chr\tstart\tend\tname\tscore\tstrand\tEnsembl_ID\tgene_type
 chr1\t100\t200\tA\t0\t-\tENSG1\tlincRNA
@@ -42,8 +41,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     monkeypatch.setenv("SCFOUND_ATAC_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(_genes, "_URL", f"http://127.0.0.1:{server.server_port}/genes.bed")
-    monkeypatch.setattr(_genes, "_SHA256", hashlib.sha256(BED).hexdigest())
+    monkeypatch.setattr(gene_table, "_URL", f"http://127.0.0.1:{server.server_port}/genes.bed")
+    monkeypatch.setattr(gene_table, "_SHA256", hashlib.sha256(BED).hexdigest())
     yield server
     server.shutdown()
     server.server_close()
@@ -52,25 +51,25 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 def test_downloaded_once_and_found_again(server: Any) -> None:
     with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\) downloads it once.*genes= the path"):
-        _genes.given_or_downloaded(None)
+        gene_table.given_or_downloaded(None)
     assert server.n_requests == 0  # nothing is downloaded unless asked
-    assert not _genes.genes_path().parent.exists()
+    assert not gene_table.genes_path().parent.exists()
 
     genes = sfa.datasets.genes(progress=False)
     assert list(genes) == ["chrom", "start", "end", "name", "strand", "id", "type"]
     assert genes.iloc[0].tolist() == ["chr1", 100, 200, "A", "-", "ENSG1", "lincRNA"]
     assert sfa.datasets.genes(progress=False).equals(genes)
     assert server.n_requests == 1
-    assert sfa.genome.read_genes(_genes.given_or_downloaded(None)).equals(genes)
+    assert sfa.genome.read_genes(gene_table.given_or_downloaded(None)).equals(genes)
     assert sfa.genome.read_genes(genes).equals(genes)
-    assert _genes.given_or_downloaded(genes) is genes
+    assert gene_table.given_or_downloaded(genes) is genes
 
 
 def test_own_folder(server: Any, tmp_path: Path) -> None:
     sfa.datasets.genes(cache_dir=tmp_path / "mine", progress=False)
     assert (tmp_path / "mine" / "genes" / "genes_grch38.bed").read_bytes() == BED
     with pytest.raises(FileNotFoundError):
-        _genes.given_or_downloaded(None)
+        gene_table.given_or_downloaded(None)
 
 
 def test_changed_file_is_refused(server: Any, tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_changed_file_is_refused(server: Any, tmp_path: Path) -> None:
 
 
 def test_offline(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_genes, "_URL", "http://127.0.0.1:9/genes.bed")  # nobody listens there
+    monkeypatch.setattr(gene_table, "_URL", "http://127.0.0.1:9/genes.bed")  # nobody listens there
     with pytest.raises(ConnectionError, match=r"put it here by hand with sha256 .*genes_grch38\.bed"):
         sfa.datasets.genes(progress=False)
     (tmp_path / "cache" / "genes" / "genes_grch38.bed").write_bytes(BED)
@@ -90,4 +89,4 @@ def test_offline(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_pinned_file_is_the_one_documented(data_dir: Path) -> None:
     content = (data_dir / "genome" / "genes_grch38.bed").read_bytes()
-    assert hashlib.sha256(content).hexdigest() == _genes._SHA256
+    assert hashlib.sha256(content).hexdigest() == gene_table._SHA256

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from scfound_atac.genome import read_genes
-from scfound_atac.genome._bed import read_bed_ocrs
+from scfound_atac.genome.bed import read_bed_ocrs
 
 PLACES = [("chr1", 99, 500), ("chrX", 0, 20), ("KI270728.1", 5, 90)]
 OCRS = pd.DataFrame(PLACES, columns=["chrom", "start", "end"])

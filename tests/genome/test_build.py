@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from scfound_atac.genome import CHROMOSOME_SIZES, CHROMOSOMES, check_genome, get_ocrs, liftover, read_chain
-from scfound_atac.genome._build import declared_genome
-from scfound_atac.genome._ocrs import checked_ocrs
+from scfound_atac.genome.build import declared_genome
+from scfound_atac.genome.ocrs import checked_ocrs
 
 SETS = [
     "a549_multiome.h5mu",

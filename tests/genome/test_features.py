@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scfound_atac.genome._features import peak_columns
+from scfound_atac.genome.features import peak_columns
 
 GENES, PEAKS = (
     ["CD3E", "HLA-DRB1", "IGHV4-30-2"],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scfound_atac.genome import CHROMOSOMES, get_ocrs, normalize_chromosomes, parse_names
-from scfound_atac.genome._names import looks_transposed, readable
+from scfound_atac.genome.names import looks_transposed, readable
 
 SCAFFOLDS = (
     "chr1_KI270706v1_random",

@@ -11,7 +11,7 @@ import pytest
 
 from scfound_atac.datasets import pbmc_multiome_sample
 from scfound_atac.genome import get_ocrs
-from scfound_atac.genome._ocrs import column_ocrs, read_ocrs
+from scfound_atac.genome.ocrs import column_ocrs, read_ocrs
 
 
 @pytest.fixture(scope="module")

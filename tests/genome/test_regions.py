@@ -65,7 +65,7 @@ def test_another_file_is_refused(tmp_path) -> None:
 
 
 def test_the_bundled_table_is_small_and_whole() -> None:
-    from scfound_atac.genome._regions import bundled_table
+    from scfound_atac.genome.regions import bundled_table
 
     table = load_region_table()
     assert bundled_table().stat().st_size < 20e6

@@ -15,7 +15,7 @@ import yaml
 
 from scfound_atac import hub
 from scfound_atac.genome import RegionTable, load_region_table
-from scfound_atac.hub._checkpoint import CHROMOSOME_VOCABULARY
+from scfound_atac.hub.checkpoint import CHROMOSOME_VOCABULARY
 from scfound_atac.nn import ChromFoundConfig, ChromFoundNet, RegionSetConfig, RegionSetNet
 
 TINY = {

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback
 from scipy import sparse
 
 import scfound_atac as sfa
-from scfound_atac.data._fit_rows import fit_rows
+from scfound_atac.data.fit_rows import fit_rows
 from scfound_atac.model import ChromFound
 from scfound_atac.nn.masking import mask_values
 

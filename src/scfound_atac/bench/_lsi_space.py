@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ..data._tfidf import inverse_document_frequency, tfidf
+from ..data.tfidf import inverse_document_frequency, tfidf
 from ..pp._lsi import without_depth
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ def _method(method: Any, n_components: int, seed: int) -> Method:
 
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
-    from ..hub._load import as_checkpoint
+    from ..hub.loading import as_checkpoint
     from ..tl._embed import DEFAULT_MODEL
 
     return as_checkpoint(DEFAULT_MODEL if model == "default" else model)

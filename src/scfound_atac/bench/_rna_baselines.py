@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
-    from ..datasets._genes import Genes
+    from ..datasets.gene_table import Genes
     from ._lsi_space import Floats
 
 RNAMethod: TypeAlias = Literal["gene-activity", "cell-type-mean", "cell-type-mean-true", "ridge-lsi", "knn-lsi"]
@@ -175,7 +175,7 @@ def _training_expression(
 def _activity(test: AnnData, symbols: pd.Index, genes: Genes, layer: str | None) -> Floats:
     from anndata import AnnData
 
-    from ..datasets._genes import given_or_downloaded
+    from ..datasets.gene_table import given_or_downloaded
     from ..genome import read_genes
     from ..tl import gene_activity
 

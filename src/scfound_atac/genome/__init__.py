@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ._build import check_genome
 from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
 from ._gene_weights import gene_weights
 from ._genes import read_genes, transcription_starts
 from ._intervals import best_overlaps, overlaps
 from ._liftover import Chain, liftover, read_chain
-from ._names import parse_names
-from ._ocrs import get_ocrs, ocr_names
-from ._regions import KnownRegions, RegionTable, load_region_table
+from .build import check_genome
+from .names import parse_names
+from .ocrs import get_ocrs, ocr_names
+from .regions import KnownRegions, RegionTable, load_region_table
 
 __all__ = [
     "CHROMOSOMES",

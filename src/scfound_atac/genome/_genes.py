@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ._bed import read_table
-from ._ocrs import column_ocrs, coordinate_columns
+from .bed import read_table
+from .ocrs import column_ocrs, coordinate_columns
 
 if TYPE_CHECKING:
     import os

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..data._vocabularies import CLS, Vocabularies
+from ..data.vocabularies import CLS, Vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

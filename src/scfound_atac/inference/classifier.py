@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..data import Tokenizer, prepare_rows
-from ..data._set_batches import buckets, pad
-from ..data._vocabularies import CLS
+from ..data.set_batches import buckets, pad
+from ..data.vocabularies import CLS
 from ..nn.epifoundation import EpiFoundationHead
 from ..nn.heads import ChromFoundHead, VectorHead
 from .epifoundation import check_coverage

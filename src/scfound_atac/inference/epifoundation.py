@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from .._logging import logger
 from ..data import Tokenizer
-from ..data._set_batches import buckets, pad
-from ..data._vocabularies import CLS
+from ..data.set_batches import buckets, pad
+from ..data.vocabularies import CLS
 from .kind import Basis, Embedded, Kind, Request
 from .options import check_options, resolve_device
 from .pca import PCA

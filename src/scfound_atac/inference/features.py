@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from ..data._fit_rows import N_FIT_CELLS, fit_rows
+from ..data.fit_rows import N_FIT_CELLS, fit_rows
 from ..genome import best_overlaps
 from .kinds import kind_of
 from .spectral import spectral_fit, unit_rows

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
-from ..data._fit_rows import N_FIT_CELLS
+from ..data.fit_rows import N_FIT_CELLS
 from .kind import Openness, is_known
 from .profiles import only
 

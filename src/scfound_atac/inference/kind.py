@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ..data._factors import region_factors
-from ..data._fit_rows import N_FIT_CELLS, fit_rows
+from ..data.factors import region_factors
+from ..data.fit_rows import N_FIT_CELLS, fit_rows
 from ..genome import genome_order
 from .options import refuse_options
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..data._tfidf import inverse_document_frequency, tfidf
+from ..data.tfidf import inverse_document_frequency, tfidf
 from .pca import PCA, signs
 from .spectral import unit_length
 

@@ -15,7 +15,7 @@ from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..genome import genome_order, ocr_names
-from ..hub._load import as_checkpoint
+from ..hub.loading import as_checkpoint
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
 from ..scores import annotation_scores, temperature

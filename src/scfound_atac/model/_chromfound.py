@@ -18,11 +18,11 @@ from scvi.train import TrainRunner
 from .. import __version__
 from .._settings import settings
 from ..data import Cells, prepare_rows
-from ..data._cells import read_columns
-from ..data._fit_rows import N_FIT_CELLS, fit_rows
-from ..genome._build import declared_genome
+from ..data.cells import read_columns
+from ..data.fit_rows import N_FIT_CELLS, fit_rows
+from ..genome.build import declared_genome
 from ..hub import Checkpoint, load, save
-from ..hub._checkpoint import DEFAULT_PREPARATION
+from ..hub.checkpoint import DEFAULT_PREPARATION
 from ..inference.chromfound import Runner, embed_cells
 from ..inference.kind import known_in_genome_order, ocr_columns
 from ..nn import ChromFoundConfig, ChromFoundNet

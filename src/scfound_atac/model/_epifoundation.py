@@ -15,9 +15,9 @@ import torch
 from .._anndata import get_atac
 from .._logging import logger
 from .._settings import settings
-from ..data._build_vocabularies import build_vocabularies
-from ..data._vocabularies import is_special
-from ..genome._ocrs import checked_ocrs
+from ..data.build_vocabularies import build_vocabularies
+from ..data.vocabularies import is_special
+from ..genome.ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
 from ..inference.epifoundation import PeakSetRunner, embed_peak_sets
 from ..nn import EpiFoundationConfig, EpiFoundationNet

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..hub import load, save
-from ..hub._checkpoint import WEIGHTS_FILE
+from ..hub.checkpoint import WEIGHTS_FILE
 from ..inference.features import CellFeatures, MeasuredView
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from .._anndata import get_atac
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
-from ..hub._load import as_checkpoint
+from ..hub.loading import as_checkpoint
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
 from ..nn.heads import ExpressionHead, GeneQueryHead

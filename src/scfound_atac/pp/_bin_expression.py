@@ -9,7 +9,7 @@ from scipy import sparse
 
 from .._anndata import check_target, check_values, get_atac, get_matrix, role_of
 from ..data import iter_rows
-from ..data._expression_levels import bin_rows
+from ..data.expression_levels import bin_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

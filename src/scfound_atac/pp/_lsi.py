@@ -8,7 +8,7 @@ import numpy as np
 
 from .._anndata import check_target, get_atac
 from .._keys import check_key
-from ..data._tfidf import inverse_document_frequency, tfidf
+from ..data.tfidf import inverse_document_frequency, tfidf
 from ._counts import read_counts
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from scipy import sparse
 from .._anndata import get_atac, role_of
 from .._logging import logger
 from ..data import Cells
-from ..data._cells import read_columns
+from ..data.cells import read_columns
 from ..genome import best_overlaps, ocr_names
-from ..genome._bed import read_bed_ocrs
-from ..genome._build import declared_genome
-from ..genome._ocrs import read_ocrs
+from ..genome.bed import read_bed_ocrs
+from ..genome.build import declared_genome
+from ..genome.ocrs import read_ocrs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
 def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
     if isinstance(target, str | Path) and (Path(target).is_file() or _BED.search(str(target))):
         return _named(read_bed_ocrs(target))
-    from ..hub._load import as_checkpoint
+    from ..hub.loading import as_checkpoint
 
     checkpoint = as_checkpoint(target)
     if checkpoint.vocabularies is None:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .._anndata import get_atac, role_of
 from .._logging import logger
-from ..data._cells import read_columns
+from ..data.cells import read_columns
 from ..genome import chromosome_ids
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from .._keys import embedding_keys
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
-from ..data._cells import read_columns
-from ..data._fit_rows import N_FIT_CELLS
-from ..genome._build import declared_genome
+from ..data.cells import read_columns
+from ..data.fit_rows import N_FIT_CELLS
+from ..genome.build import declared_genome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,7 @@ def embed(
     >>> mdata["atac"].obsm["X_sfa"].shape
     (3000, 50)
     """
-    from ..hub._load import as_checkpoint
+    from ..hub.loading import as_checkpoint
     from ..inference.kind import Request
     from ..inference.kinds import kind_of
 

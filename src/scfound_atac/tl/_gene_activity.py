@@ -11,7 +11,7 @@ from .._anndata import check_target, get_atac
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
 from ..data import Cells, prepare_rows
-from ..datasets._genes import given_or_downloaded
+from ..datasets.gene_table import given_or_downloaded
 from ..genome import gene_weights, read_genes
 from ._add_modality import add_modality, refuse_view
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mudata import MuData
     from scipy.sparse import csr_matrix
 
-    from ..datasets._genes import Genes
+    from ..datasets.gene_table import Genes
 
 _TARGET_SUM = 1e4
 

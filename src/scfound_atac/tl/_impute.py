@@ -122,7 +122,7 @@ def impute(
     >>> mdata["atac"].layers["sfa_imputed"].shape
     (3000, 662)
     """
-    from ..hub._load import as_checkpoint
+    from ..hub.loading import as_checkpoint
     from ..inference.impute import imputed_blocks
     from ..inference.kind import Request
     from ..inference.kinds import kind_of

@@ -36,7 +36,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class BatchConfig:
-    """Cells and OCRs per batch, over all processes; see `scfound_atac.data._batches.CorpusBatches`."""
+    """Cells and OCRs per batch, over all processes; see `scfound_atac.data.batches.CorpusBatches`."""
 
     n_cells: Count = 32
     crop_size: Annotated[int, Field(ge=0, strict=True)] | None = 8192

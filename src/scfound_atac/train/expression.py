@@ -11,7 +11,7 @@ import pandas as pd
 from .._anndata import check_values, count_kind, get_atac, get_column, get_matrix
 from .._logging import logger
 from ..data import iter_rows, prepare_rows
-from ..data._expression_levels import bin_rows
+from ..data.expression_levels import bin_rows
 from .paired_data import paired_names, refuse_repeated
 from .peak_to_gene import N_LEVELS
 

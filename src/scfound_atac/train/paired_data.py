@@ -11,10 +11,10 @@ from scipy import sparse
 from .._anndata import check_values, get_atac, get_column, get_matrix
 from .._logging import logger
 from ..data import Cells, Tokenizer, iter_rows
-from ..data._cells import read_columns
-from ..data._expression_levels import bin_rows
-from ..data._paired_batches import PairedCells
-from ..data._vocabularies import is_special
+from ..data.cells import read_columns
+from ..data.expression_levels import bin_rows
+from ..data.paired_batches import PairedCells
+from ..data.vocabularies import is_special
 from ..inference.epifoundation import check_coverage
 from .peak_to_gene import n_levels
 

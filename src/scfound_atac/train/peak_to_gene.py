@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .. import __version__
-from ..data._paired_batches import PairedBatches
+from ..data.paired_batches import PairedBatches
 from ..hub import save
 from .loop import LoopOptions, TrainingLoop
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ..data._paired_batches import PairedCells
+    from ..data.paired_batches import PairedCells
     from ..hub import Checkpoint
     from ..nn import EpiFoundationNet
 
@@ -59,7 +59,7 @@ class PeakToGene(nn.Module):
             net.cell_type_head.requires_grad_(requires_grad=False)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its parts for a batch of `scfound_atac.data._paired_batches.PairedBatches`."""
+        """The loss and its parts for a batch of `scfound_atac.data.paired_batches.PairedBatches`."""
         cell = self.net(batch["peaks"], batch["peak_chromosomes"], batch.get("is_peak"))
         genes = self.net.embed_genes(batch["genes"], batch["gene_chromosomes"], batch["is_gene"])
         level, is_gene, known_batch = batch["level"], batch["is_gene"], batch.get("batch")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import __version__
-from ..data._batches import CorpusBatches
-from ..data._corpus import Corpus
+from ..data.batches import CorpusBatches
+from ..data.corpus import Corpus
 from ..hub import Checkpoint, load, save
 from ..nn.networks import build_network
 from ..nn.objectives import Objectives

@@ -28,7 +28,7 @@ from build import (
     read_biosamples,
     read_real_study,
 )
-from scfound_atac.data._corpus import Corpus
+from scfound_atac.data.corpus import Corpus
 from scfound_atac.genome import genome_order
 
 NAMES = ["Hepg2", "Huh7", "Mcf7", "Caco2", "Hff", "K562", "Jurkat", "B", "CD4"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ._vocabularies import Vocabularies
+    from .vocabularies import Vocabularies
 
 
 @dataclass(frozen=True)

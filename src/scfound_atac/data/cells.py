@@ -11,9 +11,9 @@ import pandas as pd
 from .._anndata import check_values, get_atac, get_column, get_matrix, no_matrix, role_of
 from .._logging import logger
 from .._rows import iter_rows, shape_of
-from ..genome._features import peak_columns
-from ..genome._names import looks_transposed
-from ..genome._ocrs import read_ocrs
+from ..genome.features import peak_columns
+from ..genome.names import looks_transposed
+from ..genome.ocrs import read_ocrs
 from ._design import check_design
 
 if TYPE_CHECKING:

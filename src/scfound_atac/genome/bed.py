@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .._logging import logger
-from ._ocrs import column_ocrs, coordinate_columns
+from .ocrs import column_ocrs, coordinate_columns
 
 if TYPE_CHECKING:
     import os

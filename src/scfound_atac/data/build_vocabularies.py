@@ -9,7 +9,7 @@ import pandas as pd
 
 from .._logging import logger
 from ..genome import CHROMOSOMES, chromosome_ids, genome_order, normalize_chromosomes
-from ._vocabularies import CLS, PAD, Vocabularies
+from .vocabularies import CLS, PAD, Vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -17,7 +17,7 @@ from scipy import sparse
 from torch.utils.data import Dataset
 
 from ..genome import chromosome_ids, load_region_table
-from ._factors import region_factors
+from .factors import region_factors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from ._corpus import Corpus, Study
+    from .corpus import Corpus, Study
 
     Crop = Literal["neighbours", "random"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ._names import Reading, readable, scan_names
-from ._ocrs import coordinate_columns
+from .names import Reading, readable, scan_names
+from .ocrs import coordinate_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

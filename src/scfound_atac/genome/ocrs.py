@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from .._logging import logger
-from ._build import check_genome, declared_genome, looks_like_grch38
 from ._chromosomes import is_chromosome, normalize_chromosomes
-from ._names import Reading, fix_columns, refuse_unread, scan_names
+from .build import check_genome, declared_genome, looks_like_grch38
+from .names import Reading, fix_columns, refuse_unread, scan_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -81,6 +81,7 @@ class NamesRead(NamedTuple):
 
     @property
     def is_read(self) -> NDArray[np.bool_]:
+        """Which names hold coordinates."""
         return self.reading >= Reading.GUESSED
 
 

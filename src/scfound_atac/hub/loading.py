@@ -9,8 +9,10 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..genome._regions import bundled_table
-from ._checkpoint import (
+from ..genome.regions import bundled_table
+from ._convert import chromfound_config, chromfound_state, epifoundation_config, epifoundation_state
+from ._vocabularies import read_vocabularies
+from .checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
     LINEAR_MODELS,
@@ -21,8 +23,6 @@ from ._checkpoint import (
     save,
     sha256_of,
 )
-from ._convert import chromfound_config, chromfound_state, epifoundation_config, epifoundation_state
-from ._vocabularies import read_vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -68,6 +68,7 @@ class Enrichment(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
+        """Whether the overlap is far more than chance explains."""
         return self.z >= _MIN_Z and self.share >= _MIN_FOLD * self.background
 
 

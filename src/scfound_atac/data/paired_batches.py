@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ._set_batches import pad
-from ._vocabularies import CLS
+from .set_batches import pad
+from .vocabularies import CLS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy import sparse
     from torch import Tensor
 
-    from ._vocabularies import Vocabularies
+    from .vocabularies import Vocabularies
 
 _VALIDATION = 1  # a stream of random numbers of its own
 # Cells of like length are looked for among the cells of so many batches. In all of them, batches of an epoch would hold the same cells.
