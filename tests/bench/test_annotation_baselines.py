@@ -45,7 +45,9 @@ def test_the_order_of_ocrs_and_further_ones_do_not_matter(
 ) -> None:
     reference, query = pair[0]["atac"], pair[1]["atac"]
     shuffled = query[:, np.random.default_rng(0).permutation(query.n_vars)].copy()
-    further = ad.concat([shuffled, AnnData(np.ones((60, 2)), shuffled.obs, pd.DataFrame(index=["x", "y"]))], axis=1)
+    further = ad.concat(
+        [shuffled, AnnData(np.ones((60, 2)), shuffled.obs, pd.DataFrame(index=["chr1:5-9", "chr1:15-19"]))], axis=1
+    )
     further.X = sparse.csc_matrix(further.X)
     again = sfa.bench.annotation_baselines(reference, further, "cell_type")
     for name, probabilities in labels.items():

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import scfound_atac as sfa
+from scfound_atac.datasets import gene_table
 
 BED = b"""#chr\tstart\tend\tname\tscore\tstrand\tEnsembl_ID\tgene_type
 chr1\t100\t200\tA\t0\t-\tENSG1\tlincRNA

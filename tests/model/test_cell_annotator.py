@@ -333,6 +333,8 @@ def test_class_of_one_cell(tiny_backbones, reference, query, mode):
 def test_labels_of_any_kind(tiny_backbones, reference, query, labels):
     kind = labels(reference.obs[KEY].astype("category"))
     annotator = CellAnnotator(tiny_backbones["epifoundation"]).train(relabelled(reference, kind), KEY)
+    if kind.dtype == float:  # numbers of clusters that gaps turned into floats
+        kind = kind.astype("Int64")
     assert annotator.labels == sorted(kind.dropna().astype(str).unique())
     told = annotator.predict(query)
     assert set(told.labels.astype(str)) <= {*annotator.labels, "unknown"}
@@ -343,7 +345,7 @@ def test_labels_of_any_kind(tiny_backbones, reference, query, labels):
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (["T"] * 160, r"1 label\(s\) in cells that can be used \(\['T'\]\); at least two"),
+        (["T"] * 160, r"1 label\(s\) \('T'\), and at least 2 are needed"),
         ([None] * 160, r"0 label\(s\)"),
         (["unknown", ""] * 80, r"0 label\(s\)"),
     ],
@@ -354,7 +356,7 @@ def test_fewer_than_two_labels(tiny_backbones, reference, labels, says):
 
 
 def test_finetuning_needs_cells_to_hold_out(tiny_backbones, reference):
-    cells = reference[:4].copy()
+    cells = reference[:2].copy()
     cells.obs["name"] = cells.obs_names.to_numpy()
     with pytest.raises(ValueError, match="no label has two cells"):
         CellAnnotator(tiny_backbones["region-set"]).train(cells, "name", mode="finetune")

@@ -329,6 +329,7 @@ def test_loss_is_that_of_the_paper(recipe: str | None, objective: str) -> None:
     """Also where a cell has reads in OCRs that the network does not know: they count in its total."""
     adata = make_adata()
     adata.var["chrom"] = np.where(np.arange(N_OCRS) < 3, "chrUn_KI270742v1", adata.var["chrom"])
+    adata.var_names = [f"{c}:{s}-{e}" for c, s, e in adata.var[["chrom", "start", "end"]].itertuples(index=False)]
     model = ChromFound(setup(adata, recipe=recipe), config=TINY)
     values = sfa.data.prepare_rows(adata.X) if recipe else adata.X
     seen = []

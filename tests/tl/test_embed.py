@@ -414,7 +414,8 @@ def test_scaffolds_and_mitochondria_are_left_out(folder, caplog):
     expected = embedded(adata, folder, n_components=None, recipe=recipe)
     extra = make_cells(n_ocrs=2, seed=9)
     extra.var = pd.DataFrame(
-        {"chrom": ["chrM", "chrUn_KI270742v1"], "start": [100, 200], "end": [400, 500]}, index=["m", "u"]
+        {"chrom": ["chrM", "chrUn_KI270742v1"], "start": [100, 200], "end": [400, 500]},
+        index=["chrM:100-400", "chrUn_KI270742v1:200-500"],
     )
     both = ad.concat([adata, extra], axis=1, merge="same")
     both.uns["genome"] = "GRCh38"
