@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scfound_atac.hub._fetch import PINS_FILE, fetch
-from scfound_atac.hub._registry import FileEntry, ModelEntry
+from scfound_atac.hub.registry import FileEntry, ModelEntry
 
 CONTENT = {"weights.bin": b"w" * 100_000, "config.json": b"{}"}
 
@@ -192,7 +192,7 @@ def test_concurrent(server: Server, tmp_path: Path, pinned: bool) -> None:
 
 
 def test_bundled_needs_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("scfound_atac.hub._registry.BUNDLED_DIR", tmp_path)
+    monkeypatch.setattr("scfound_atac.hub.registry.BUNDLED_DIR", tmp_path)
     entry = ModelEntry("inside", "a model", "MIT", "here", "1", "ChromFound", "inside")
     with pytest.raises(FileNotFoundError, match="Install scfound-atac again"):
         fetch("inside", registry={"inside": entry})

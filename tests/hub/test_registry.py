@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scfound_atac.hub._registry import FileEntry, get_entry, list_models, read_registry
+from scfound_atac.hub.registry import FileEntry, get_entry, list_models, read_registry
 
 GOOD = """
 tiny:

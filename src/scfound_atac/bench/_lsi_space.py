@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from ..data.tfidf import inverse_document_frequency, tfidf
-from ..pp._lsi import without_depth
+from ..data.tfidf import inverse_document_frequency, tfidf, without_depth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -50,7 +50,7 @@ def _method(method: Any, n_components: int, seed: int) -> Method:
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
     from ..hub.loading import as_checkpoint
-    from ..tl._embed import DEFAULT_MODEL
+    from ..hub.registry import DEFAULT_MODEL
 
     return as_checkpoint(DEFAULT_MODEL if model == "default" else model)
 

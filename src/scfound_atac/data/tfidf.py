@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+# Components that go along with the log total count more closely than this show sequencing depth (Granja et al. 2021, ArchR).
+_DEPTH_CORRELATION = 0.75
+
+
 def inverse_document_frequency(counts: csr_matrix) -> NDArray[np.float32]:
     """Number of cells over one plus the number of cells an OCR is open in: (n_ocrs,)."""
     return (counts.shape[0] / (1.0 + counts.getnnz(axis=0))).astype(np.float32)
@@ -37,3 +41,12 @@ def tfidf(counts: csr_matrix, idf: NDArray[np.float32]) -> csr_matrix:
         weighted.data * np.repeat(scale, np.diff(weighted.indptr)) * idf[weighted.indices], dtype=np.float32
     )
     return weighted
+
+
+def without_depth(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Numbers of the components that do not go along with the cells' depth, the log total count; of all if there are no others."""
+    x, y = embedding - embedding.mean(axis=0, dtype=np.float64), depth - depth.mean()
+    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)
+    correlation = np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)
+    keep = np.abs(correlation) <= _DEPTH_CORRELATION
+    return np.flatnonzero(keep if keep.any() else ~keep)

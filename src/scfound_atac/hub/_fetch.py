@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from .._download import fetch_file
 from .._settings import settings
-from ._registry import get_entry
+from .registry import get_entry
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from ._registry import FileEntry, ModelEntry
+    from .registry import FileEntry, ModelEntry
 
 PINS_FILE = "pins.json"
 

@@ -16,6 +16,7 @@ from .._settings import settings
 from ..data import Cells
 from ..genome import genome_order, ocr_names
 from ..hub.loading import as_checkpoint
+from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
 from ..scores import annotation_scores, temperature
@@ -94,7 +95,7 @@ class CellAnnotator:
     >>> annotator.save("my_annotator")
     """
 
-    def __init__(self, model: str | Path | Checkpoint = "region-set", *, measured: bool = True, seed: int = 0) -> None:
+    def __init__(self, model: str | Path | Checkpoint = DEFAULT_MODEL, *, measured: bool = True, seed: int = 0) -> None:
         self.checkpoint = as_checkpoint(model)
         kind_of(self.checkpoint).check_backbone()
         self.measured, self.seed = measured, seed

@@ -14,6 +14,7 @@ from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..hub.loading import as_checkpoint
+from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
 from ..nn.heads import ExpressionHead, GeneQueryHead
@@ -78,7 +79,7 @@ class RNAPredictor:
 
     def __init__(
         self,
-        model: str | Path | Checkpoint = "region-set",
+        model: str | Path | Checkpoint = DEFAULT_MODEL,
         *,
         head: Literal["gene-query", "mlp"] = "gene-query",
         measured: bool = True,

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._anndata import check_target, get_atac
 from .._keys import check_key
-from ..data.tfidf import inverse_document_frequency, tfidf
+from ..data.tfidf import inverse_document_frequency, tfidf, without_depth
 from ._counts import read_counts
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
-
-_DEPTH_CORRELATION = 0.75
 
 
 def lsi(
@@ -90,12 +88,3 @@ def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.fl
     svd = TruncatedSVD(min(n_components + 1, n_cells - 1, n_ocrs - 1), random_state=seed)
     embedding = svd.fit_transform(weighted).astype(np.float32)
     return embedding[:, without_depth(embedding, np.log1p(total))[:n_components]]
-
-
-def without_depth(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Numbers of the components that do not go along with the cells' depth, the log total count; of all if there are no others."""
-    x, y = embedding - embedding.mean(axis=0, dtype=np.float64), depth - depth.mean()
-    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)
-    correlation = np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)
-    keep = np.abs(correlation) <= _DEPTH_CORRELATION
-    return np.flatnonzero(keep if keep.any() else ~keep)

@@ -11,7 +11,7 @@ from .._anndata import check_target, get_atac
 from .._keys import annotation_keys
 from .._logging import logger
 from ..data import Cells
-from ._embed import DEFAULT_MODEL
+from ..hub.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path

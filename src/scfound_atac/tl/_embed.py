@@ -16,6 +16,7 @@ from ..data import Cells
 from ..data.cells import read_columns
 from ..data.fit_rows import N_FIT_CELLS
 from ..genome.build import declared_genome
+from ..hub.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from ..inference.kind import Basis, Embedded, Request
     from ..inference.options import Precision
-
-DEFAULT_MODEL = "region-set"
 
 
 def embed(

@@ -12,7 +12,7 @@ from .._keys import IMPUTED, check_key
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
-from ._embed import DEFAULT_MODEL
+from ..hub.registry import DEFAULT_MODEL
 from ._write_cells import check_path, check_tables, write_cells
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from .. import __version__
 from .._anndata import check_target, get_atac
 from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
+from ..hub.registry import DEFAULT_MODEL
 from ._add_modality import add_modality, refuse_view
-from ._embed import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+DEFAULT_MODEL = "region-set"
+"""The model of `scfound_atac.tl.embed` and of all that builds on it, unless another is named."""
+
 REGISTRY_FILE = Path(__file__).with_name("registry.yaml")
 BUNDLED_DIR = Path(__file__).with_name("bundled")
 
