@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import scfound_atac as sfa
+from scfound_atac.inference import kinds
 
 SLOW_PACKAGES = ("lightning", "matplotlib", "numba", "scanpy", "scvi", "torch")
 
@@ -43,6 +46,44 @@ def test_import_loads_little_and_nothing_of_others() -> None:
     packages = {module.partition(".")[0] for module in after - before}
     assert packages - sys.stdlib_module_names == {"scfound_atac"}
     assert len(after - before) < 150
+
+
+SOURCE = Path(sfa.__file__).parent
+
+
+def imports(file: Path) -> list[str]:
+    """Modules of the package that a file imports, written from the package's root: ``data.cells``."""
+    room = file.relative_to(SOURCE).with_suffix("").parts[:-1]
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = room[: len(room) - node.level + 1]
+            found.append(".".join((*above, *(node.module or "").split("."))).strip("."))
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(SOURCE.rglob("*.py")), ids=lambda x: str(x.relative_to(SOURCE)))
+def test_rooms_do_not_read_the_private_files_of_others(file: Path) -> None:
+    room = file.relative_to(SOURCE).parts[0]
+    others = [name for name in imports(file) if "." in name and not name.startswith(f"{room}.")]
+    assert [name for name in others if any(part.startswith("_") for part in name.split(".")[1:])] == []
+
+
+@pytest.mark.parametrize("room", ["bench", "model", "pp", "tl"])
+def test_kinds_of_models_are_named_in_one_table(room: str) -> None:
+    """What a model can do is asked of its kind; a comparison with the name of a class would be a second table."""
+    names = {*kinds.KINDS} - {"ChromFound", "EpiFoundation"}  # classes of `model` have these two names
+    for file in (SOURCE / room).glob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        texts = {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert not names & texts, file
+        compared = [
+            node for node in ast.walk(tree) if isinstance(node, ast.Compare) and "model_class" in ast.unparse(node)
+        ]
+        allowed = {"_chromfound.py", "_epifoundation.py"} if room == "model" else set()
+        assert not compared or file.name in allowed, file
 
 
 @pytest.mark.parametrize("subpackage", ["pp", "tl"])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .._logging import logger
 from ..genome import best_overlaps
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .vocabularies import Vocabularies
+
+
+# Below this fraction of a data set's open OCRs in its vocabulary, a model has next to nothing to read.
+MIN_COVERAGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,29 @@ class Coverage:
         """Fraction of all open OCRs of all cells that have a peak in the vocabulary; NaN if no OCR is open."""
         n_open = int(self.n_open.sum())
         return 1 - int(self.n_lost.sum()) / n_open if n_open else float("nan")
+
+    def check(self, name: str, n_ocrs: int) -> None:
+        """Refuse data of `n_ocrs` OCRs that the vocabulary of model `name` hardly knows, and warn of cells left without a token.
+
+        Raises
+        ------
+        ValueError
+            If fewer than 5 % of the open OCRs have a peak in the vocabulary.
+        """
+        if self.fraction_open < MIN_COVERAGE:  # NaN, and so no error, if no OCR is open at all
+            msg = (
+                f"Only {self.fraction_open:.1%} of the open OCRs ({self.fraction_ocrs:.1%} of the {n_ocrs} OCRs) overlap a peak of the "
+                f"vocabulary of model {name!r}, which reads nothing else; at least {MIN_COVERAGE:.0%} are needed. Check that coordinates "
+                "are GRCh38 (hg19: sfa.pp.liftover_ocrs), or use a model without a vocabulary: sfa.tl.embed(adata, model='region-set')."
+            )
+            raise ValueError(msg)
+        if n_empty := int((self.n_tokens == 0).sum()):
+            logger.warning(
+                "%d of %d cells have no open OCR in the vocabulary of model %r and all get the vector of the empty cell",
+                n_empty,
+                len(self.n_tokens),
+                name,
+            )
 
 
 class Tokenizer:

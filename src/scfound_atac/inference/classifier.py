@@ -15,7 +15,6 @@ from ..data.set_batches import buckets, pad
 from ..data.vocabularies import CLS
 from ..nn.epifoundation import EpiFoundationHead
 from ..nn.heads import ChromFoundHead, VectorHead
-from .epifoundation import check_coverage
 from .kind import known_in_genome_order, ocr_columns
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class SetClassifier(CellClassifier):
         vocabularies = checkpoint.vocabularies
         assert vocabularies is not None
         tokenizer = Tokenizer(vocabularies, cells.ocrs, max_tokens=self.net.config.max_tokens, seed=seed)
-        check_coverage(tokenizer.coverage(chunk for _, chunk in cells.iter_rows()), checkpoint.name, cells.n_ocrs)
+        tokenizer.coverage(chunk for _, chunk in cells.iter_rows()).check(checkpoint.name, cells.n_ocrs)
         self.tokens = [np.append(vocabularies.peaks[CLS], x) for x in tokenizer(cells.to_memory(), cells.names)]
         self.lengths = np.array([len(x) for x in self.tokens])
         self.register_buffer("chromosomes", torch.from_numpy(vocabularies.peak_chromosomes), persistent=False)

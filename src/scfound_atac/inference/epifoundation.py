@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from .._logging import logger
 from ..data import Tokenizer
 from ..data.set_batches import buckets, pad
 from ..data.vocabularies import CLS
@@ -32,8 +31,6 @@ _GPU_TOKENS = 262_144
 # Activations alive at once, in bytes per token and unit of model width (fp32, rounded up).
 _GPU_BYTES_PER_WIDTH = 96
 _MAX_BATCH = 1_024
-# Below this fraction of a data set's open OCRs in its vocabulary, a model has next to nothing to read.
-MIN_COVERAGE = 0.05
 
 
 class EpiFoundation(Kind):
@@ -54,7 +51,7 @@ class EpiFoundation(Kind):
     def _tokenizer(self, cells: Cells, runner: PeakSetRunner, seed: int) -> tuple[Tokenizer, Coverage]:
         tokenizer = Tokenizer(runner.vocabularies, cells.ocrs, max_tokens=runner.net.config.max_tokens, seed=seed)
         coverage = tokenizer.coverage(chunk for _, chunk in cells.iter_rows())
-        check_coverage(coverage, self.name, cells.n_ocrs)
+        coverage.check(self.name, cells.n_ocrs)
         return tokenizer, coverage
 
     def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
@@ -123,30 +120,6 @@ def _coverage_columns(coverage: Coverage, max_tokens: int) -> dict[str, NDArray[
         "open_lost": fraction(coverage.n_lost),
         "open_ambiguous": fraction(coverage.n_ambiguous),
     }
-
-
-def check_coverage(coverage: Coverage, name: str, n_ocrs: int) -> None:
-    """Refuse data of `n_ocrs` OCRs that the vocabulary of model `name` hardly knows, and tell of cells left without a token.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 5 % of the open OCRs have a peak in the vocabulary.
-    """
-    if coverage.fraction_open < MIN_COVERAGE:  # not if no OCR is open at all
-        msg = (
-            f"Only {coverage.fraction_open:.1%} of the open OCRs ({coverage.fraction_ocrs:.1%} of the {n_ocrs} OCRs) overlap a peak of the "
-            f"vocabulary of model {name!r}, which reads nothing else; at least {MIN_COVERAGE:.0%} are needed. Check that coordinates "
-            "are GRCh38 (hg19: sfa.pp.liftover_ocrs), or use a model without a vocabulary: sfa.tl.embed(adata, model='region-set')."
-        )
-        raise ValueError(msg)
-    if n_empty := int((coverage.n_tokens == 0).sum()):
-        logger.warning(
-            "%d of %d cells have no open OCR in the vocabulary of model %r and all get the vector of the empty cell",
-            n_empty,
-            len(coverage.n_tokens),
-            name,
-        )
 
 
 class PeakSetRunner:

@@ -15,7 +15,6 @@ from ..data.cells import read_columns
 from ..data.expression_levels import bin_rows
 from ..data.paired_batches import PairedCells
 from ..data.vocabularies import is_special
-from ..inference.epifoundation import check_coverage
 from .peak_to_gene import n_levels
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class DataReader:
     def tokenizer(self, cells: Cells, max_tokens: int, seed: int = 0) -> Tokenizer:
         """What turns these cells into tokens, after checking that the vocabulary knows enough of them."""
         tokenizer = Tokenizer(self.vocabularies, cells.ocrs, max_tokens=max_tokens, seed=seed)
-        check_coverage(tokenizer.coverage(chunk for _, chunk in cells.iter_rows()), self.checkpoint.name, cells.n_ocrs)
+        tokenizer.coverage(chunk for _, chunk in cells.iter_rows()).check(self.checkpoint.name, cells.n_ocrs)
         return tokenizer
 
     def batch_ids(

@@ -1,8 +1,9 @@
-"""ChromFound without gradients on a CPU, compiled: the same numbers as the plain layers, about five times faster.
+"""What is compiled for a CPU: ChromFound without gradients, and the selective scan with and without them.
 
-:mod:`~scfound_atac.nn.cpu.encoder` is the door: the network asks `supports` and calls `encode`. The vector type beneath it, in
-:mod:`~scfound_atac.nn.cpu.simd`, also serves the numba back end of the selective scan. Nothing is imported here, so that numba loads
-with the first cell and not with the network.
+:mod:`~scfound_atac.nn.cpu.encoder` is the door for a whole network, which asks `supports` and calls `encode`: the same numbers as the plain
+layers, about five times faster. :mod:`~scfound_atac.nn.cpu.scan` and `scan_grad` are back ends of `scfound_atac.nn.selective_scan`. All are
+built on the vector type of :mod:`~scfound_atac.nn.cpu.simd`. Nothing is imported here, so that numba loads with the first cell and not with
+the network.
 """
 
 from __future__ import annotations

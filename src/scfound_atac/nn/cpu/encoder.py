@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from ..selective_scan._numba import pack_decay, scan_tokens, torch_threads
+from .scan import pack_decay, scan_tokens, torch_threads
 from .simd import (
     LANES,
     TILE_ROWS,

@@ -129,11 +129,11 @@ def selective_scan(
 
         return selective_scan_fn(u, delta, A, B, C, D, z, delta_bias, delta_softplus)
     if name == "numba" and needs_grad:
-        from ._numba_grad import selective_scan_numba_grad
+        from ..cpu.scan_grad import selective_scan_numba_grad
 
         return selective_scan_numba_grad(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
     if name == "numba":
-        from ._numba import selective_scan_numba
+        from ..cpu.scan import selective_scan_numba
 
         return selective_scan_numba(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
     return selective_scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)

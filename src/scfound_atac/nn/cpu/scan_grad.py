@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numba import njit, prange
 
-from ..cpu.simd import LANES, exp2, fma, lane_sum, load, splat, store
+from .simd import LANES, exp2, fma, lane_sum, load, splat, store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

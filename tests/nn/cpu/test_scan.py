@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scfound_atac.nn.selective_scan._numba import selective_scan_numba
+from scfound_atac.nn.cpu.scan import selective_scan_numba
 
 
 def step_by_step(u, delta, A, B, C, D=None, z=None, delta_bias=None, *, delta_softplus=False):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numba import njit, prange
 
-from ..cpu.simd import LANES, exp2, fma, load, load_splat, minimum, silu, softplus, splat, store, transpose
+from .simd import LANES, exp2, fma, load, load_splat, minimum, silu, softplus, splat, store, transpose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
