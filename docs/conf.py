@@ -44,7 +44,10 @@ always_use_bars_union = True
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # a test executes the notebooks; they are stored without outputs
+# Notebooks are stored without outputs and executed here, so that the pages show tables and pictures; nothing is downloaded.
+nb_execution_mode = "auto"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
 
 # The inventories of other projects need a network; a build without one leaves those names as plain text.
 if os.environ.get("READTHEDOCS"):
