@@ -172,16 +172,16 @@ def map_ocrs(
         (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
     )
 
-    shares = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
+    fates = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
     chunks, counts, n_open = [], [], []
     for _, chunk in cells.iter_rows():
         chunks.append(chunk @ transfer)
         # float64: sums of many counts stay exact
         is_open = sparse.csr_matrix((np.ones(chunk.nnz), chunk.indices, chunk.indptr), chunk.shape)
         counts.append(
-            np.column_stack([chunk.astype(np.float64) @ shares, np.asarray(chunk.sum(axis=1, dtype=np.float64))])
+            np.column_stack([chunk.astype(np.float64) @ fates, np.asarray(chunk.sum(axis=1, dtype=np.float64))])
         )
-        n_open.append(np.column_stack([is_open @ shares, np.diff(chunk.indptr)]))
+        n_open.append(np.column_stack([is_open @ fates, np.diff(chunk.indptr)]))
 
     obs = atac.obs.copy()
     summary: dict[str, int | float] = {

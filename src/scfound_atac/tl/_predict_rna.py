@@ -152,8 +152,8 @@ def predict_rna(
             msg = "A trained predictor= has learned already: leave reference= out."
             raise ValueError(msg)
         predictor = predictor if isinstance(predictor, RNAPredictor) else RNAPredictor.load(predictor)
-    told = predictor.predict(adata, genes=genes, layer=layer, **run)
-    if not is_mudata and (with_slash := [gene for gene in told if "/" in gene]):
+    predicted = predictor.predict(adata, genes=genes, layer=layer, **run)
+    if not is_mudata and (with_slash := [gene for gene in predicted if "/" in gene]):
         msg = (
             f"Gene {with_slash[0]!r} cannot be a column of a frame in an h5ad file, for its slash. Rename it in the reference, leave it "
             "out with genes=, or pass a MuData, which has no such limit."
@@ -171,18 +171,18 @@ def predict_rna(
         },
         "report": {name: value for name, value in predictor.report.items() if name != "history"},
     }
-    table = predictor.gene_report.loc[told.columns]
+    table = predictor.gene_report.loc[predicted.columns]
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
     if is_mudata:
         from anndata import AnnData
 
-        added = AnnData(told.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
+        added = AnnData(predicted.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
         add_modality(adata, key_added, added)
         logger.info("added modality %r", key_added)
     else:
-        atac.obsm[key_added] = told
+        atac.obsm[key_added] = predicted
         atac.uns[key_added] = record | {"genes": table}
         logger.info("added obsm[%r], uns[%r]", key_added, key_added)
     return adata if copy else None
