@@ -33,8 +33,8 @@ NO_LABELS = frozenset(
 
 # A cluster has many cells, clusters are numbered without large gaps, and there are not thousands of them; counts are otherwise.
 _LARGEST_SHARE = 0.5
-_MOST_CODES_WITH_GAPS = 100
-_MOST_CODES = 1000
+_MAX_CODES_WITH_GAPS = 100
+_MAX_CODES = 1000
 _FEW_CELLS = 20
 
 
@@ -146,8 +146,8 @@ def _refuse_measurements(values: pd.Series, where: str) -> None:
         raise ValueError(msg)
     n_different = len(np.unique(numbers))
     nearly_all = len(numbers) >= _FEW_CELLS and n_different > _LARGEST_SHARE * len(numbers)
-    with_gaps = n_different > _MOST_CODES_WITH_GAPS and np.ptp(numbers) + 1 > 2 * n_different
-    if nearly_all or with_gaps or n_different > _MOST_CODES:
+    with_gaps = n_different > _MAX_CODES_WITH_GAPS and np.ptp(numbers) + 1 > 2 * n_different
+    if nearly_all or with_gaps or n_different > _MAX_CODES:
         msg = (
             f"{where} holds no labels but measurements: {n_different} different numbers in {len(numbers)} cells ({shown}, ...). {_FIX}, or "
             "cut the measurement into classes (pandas.cut)."

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata.tests.helpers import assert_equal
+from safetensors.numpy import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 import scfound_atac as sfa
@@ -372,7 +373,7 @@ def test_finetuning_needs_cells_to_hold_out(tiny_backbones, reference):
         ({"mode": "finetune", "max_epochs": 0}, ValueError, "max_epochs must be at least 1"),
         ({"mode": "finetune", "crop_size": 10}, ValueError, "crop_size=10 is for a ChromFound"),
         ({"n_neighbors": -1}, ValueError, "n_neighbors=-1 must not be negative"),
-        ({"most_lost": 0}, ValueError, "most_lost=0 must lie between 0 and 1"),
+        ({"max_known_lost": 0}, ValueError, "max_known_lost=0 must lie between 0 and 1"),
         ({"layer": "none"}, KeyError, "none"),
     ],
 )
@@ -436,6 +437,21 @@ def test_confidence_is_calibrated(tiny_backbones, make_labelled):
 
 
 # ---------------------------------------------------------------- the folder
+
+
+def test_folders_of_version_0_1_can_be_read(annotators, query, tmp_path):
+    """They have other names for three of the arrays and scores."""
+    annotator = annotators("region-set", "probe")
+    folder = annotator.save(tmp_path / "mine")
+    facts = json.loads((folder / "head.json").read_text())
+    facts["report"] = {name.replace("fraction_", "share_"): value for name, value in facts["report"].items()}
+    (folder / "head.json").write_text(json.dumps(facts))
+    arrays = load_file(folder / "head.safetensors")
+    assert any("log_prior" in name for name in arrays)
+    save_file({name.replace("log_prior", "log_share"): x for name, x in arrays.items()}, folder / "head.safetensors")
+    loaded = CellAnnotator.load(folder)
+    assert loaded.report.keys() == annotator.report.keys()
+    pd.testing.assert_frame_equal(loaded.predict(query).probabilities, annotator.predict(query).probabilities)
 
 
 @pytest.mark.parametrize(("backbone", "mode"), MODES)

@@ -314,7 +314,7 @@ def test_loss_on_all_positions_is_another_objective(adata: AnnData) -> None:
 def losses_of_the_paper(model: ChromFound, values: sparse.csr_matrix, seed: int) -> dict[str, float]:
     """Section 3.3 written out: squared error of each cell at the replaced positions, or at all, then the mean over cells."""
     value = torch.from_numpy(values[:, model._order].toarray())
-    shown, replaced = mask_values(value, mask_ratio=0.3, generator=torch.Generator().manual_seed(seed))
+    shown, replaced = mask_values(value, mask_fraction=0.3, generator=torch.Generator().manual_seed(seed))
     net, bound = model.module.net.eval(), model.module
     error = (net.reconstruct(net(shown, net.embed_ocrs(bound.chromosome, bound.start, bound.end))) - value) ** 2
     return {
@@ -339,19 +339,19 @@ def test_loss_is_that_of_the_paper(recipe: str | None, objective: str) -> None:
             seen.append((plan._loss(batch, seed=5), values[trainer.datamodule.val_idx]))
 
     loss_on = "replaced" if objective == "masked" else "all"
-    options = {**TRAIN, "lr": 0.0, "weight_decay": 0.0, "batch_size": N_CELLS, "train_size": 0.5, "mask_ratio": 0.3}
+    options = {**TRAIN, "lr": 0.0, "weight_decay": 0.0, "batch_size": N_CELLS, "train_size": 0.5, "mask_fraction": 0.3}
     model.train(1, loss_on=loss_on, callbacks=[Spy()], **options)
     ((loss, held_out),) = seen
     expected = losses_of_the_paper(model, held_out, seed=5)
     assert float(loss) == pytest.approx(expected[objective], rel=1e-5)
     assert model.checkpoint.training["objectives"] == {objective: 1.0}
-    assert model.checkpoint.training["mask_ratio"] == 0.3
+    assert model.checkpoint.training["mask_fraction"] == 0.3
 
 
 def test_masked_is_the_objective_unless_others_are_named(adata: AnnData) -> None:
     by_default = weights(train(adata))
     assert same(by_default, weights(train(adata, objectives={"masked": 1.0})))
-    assert not same(by_default, weights(train(adata, objectives={"masked": 1.0}, mask_ratio=0.5)))
+    assert not same(by_default, weights(train(adata, objectives={"masked": 1.0}, mask_fraction=0.5)))
     assert same(weights(train(adata, loss_on="all")), weights(train(adata, objectives={"all": 1.0})))
 
 

@@ -440,10 +440,21 @@ def test_expression_of_any_scale_and_storage() -> None:
     atac.layers["counts"] = atac.X.toarray()
     rna.X, atac.X = sparse.csr_matrix(rna.shape), sparse.csr_matrix(atac.shape)
     mdata = md.MuData({"peaks": atac, "genes": rna})
-    setup = {"rna_layer": "log", "atac_layer": "counts", "modalities": {"atac": "peaks", "rna": "genes"}}
+    setup = {"rna_layer": "log", "layer": "counts", "modalities": {"atac": "peaks", "rna": "genes"}}
     found = train(make(mdata, setup=setup, value_decoder=True))
     assert_same_weights(found, expected)
     np.testing.assert_array_equal(vectors(found), vectors(expected))
+
+
+def test_setup_of_version_0_1_can_be_read() -> None:
+    """What is `layer` now was called `atac_layer` in ``mdata.uns`` and in saved models."""
+    mdata = paired()
+    mdata["atac"].layers["counts"] = mdata["atac"].X.copy()
+    expected = vectors(make(mdata, setup={"layer": "counts"}))
+    setup = mdata.uns["epifoundation_setup"]
+    setup["atac_layer"] = setup.pop("layer")
+    mdata["atac"].X = sparse.csr_matrix(mdata["atac"].shape)
+    np.testing.assert_array_equal(vectors(EpiFoundation(mdata, config=TINY)), expected)
 
 
 @pytest.mark.parametrize("n_bins", [0, 10])

@@ -21,7 +21,7 @@ def mask(value: torch.Tensor, seed: int = 0, **kwargs: float) -> tuple[torch.Ten
 @pytest.mark.parametrize("ratio", [0.05, 0.15, 0.5])
 def test_share_of_open_and_of_closed(ratio: float) -> None:
     value = cells()
-    _, chosen = mask(value, mask_ratio=ratio)
+    _, chosen = mask(value, mask_fraction=ratio)
     for cell, picked in zip(value, chosen, strict=True):
         for kind in (cell > 0, cell == 0):
             share, n = picked[kind].float().mean().item(), int(kind.sum())
@@ -71,7 +71,7 @@ def test_cells_without_closed_ocrs() -> None:
 
 @pytest.mark.parametrize(("ratio", "share"), [(0.0, 0.0), (1.0, 1.0)])
 def test_nothing_and_everything(ratio: float, share: float) -> None:
-    assert mask(cells(2, 100), mask_ratio=ratio)[1].float().mean() == share
+    assert mask(cells(2, 100), mask_fraction=ratio)[1].float().mean() == share
 
 
 def test_input_stays() -> None:

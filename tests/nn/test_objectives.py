@@ -280,10 +280,10 @@ def test_networks_by_name() -> None:
 
 
 def test_cells_of_a_batch_with_one_seed_draw_in_turn() -> None:
-    """The masks are those of one generator for the whole batch, and a larger `mask_ratio` replaces more."""
+    """The masks are those of one generator for the whole batch, and a larger `mask_fraction` replaces more."""
     net = Constant(0.0)
     batch = make_batch() | {"seed": torch.tensor(7)}
-    Objectives(net, {"masked": 1.0}, mask_ratio=0.4, **PREPARATION)(batch)
+    Objectives(net, {"masked": 1.0}, mask_fraction=0.4, **PREPARATION)(batch)
     value = prepare_values(batch["counts"].float(), batch["total"].float(), **PREPARATION)
-    expected, _ = mask_values(value, mask_ratio=0.4, generator=torch.Generator().manual_seed(7))
+    expected, _ = mask_values(value, mask_fraction=0.4, generator=torch.Generator().manual_seed(7))
     assert torch.equal(net.seen[0], expected)

@@ -179,9 +179,9 @@ def test_empty_cells_and_all_unknown(backbone, reference, query, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({}, ValueError, "Pass reference= and labels_key=, or annotator="),
+        ({}, ValueError, "Pass reference= and labels_key=, or a trained annotator="),
         ({"labels_key": "type"}, KeyError, "no column 'type'"),
-        ({"labels_key": KEY, "annotator": "x"}, ValueError, "Pass reference= and labels_key=, or annotator="),
+        ({"labels_key": KEY, "annotator": "x"}, ValueError, "Pass reference= and labels_key=, or a trained annotator="),
         ({"annotator": "no such folder"}, ValueError, "leave reference= and options of training out"),
         ({"labels_key": KEY, "layer": "none"}, KeyError, "none"),
         ({"labels_key": KEY, "reference_layer": "none"}, KeyError, "none"),

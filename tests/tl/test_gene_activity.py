@@ -145,7 +145,7 @@ def test_mudata_gets_a_modality(genes: pd.DataFrame, tmp_path) -> None:
 
 def test_other_modality_is_not_overwritten(genes: pd.DataFrame) -> None:
     mdata = make_mudata()
-    with pytest.raises(ValueError, match="modality 'rna' that is no gene activity"):
+    with pytest.raises(ValueError, match="modality 'rna' that is not a gene activity"):
         sfa.tl.gene_activity(mdata, genes=genes, key_added="rna")
     with pytest.raises(KeyError, match="no modality 'peaks'"):
         sfa.tl.gene_activity(mdata, genes=genes, modality="peaks")
@@ -211,7 +211,7 @@ def test_repeated_symbols(genes: pd.DataFrame, caplog: pytest.LogCaptureFixture)
             lambda a: setattr(a, "var", a.var.assign(chrom="chr9").reset_index(drop=True).rename("peak{}".format)),
             {},
             ValueError,
-            "None of the 240 OCRs reaches one of the 21 genes",
+            "None of the 240 OCRs reaches any of the 21 genes",
         ),
         (lambda a: a.var.__setitem__("start", -1), {}, ValueError, "start below 0"),
     ],

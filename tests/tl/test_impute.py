@@ -274,7 +274,7 @@ def test_fewer_values_are_the_largest(folder):
         (None, {"key_added": "a/b"}, ValueError, "without '/'"),
         (None, {"out": "imputed.h5"}, ValueError, r"must end in '\.h5ad' or '\.zarr'"),
         (None, {"out": "no/such/folder/imputed.h5ad"}, FileNotFoundError, "no folder"),
-        (None, {"out": "imputed.h5ad", "copy": True}, ValueError, "leave out= away"),
+        (None, {"out": "imputed.h5ad", "copy": True}, ValueError, "leave out the argument out="),
         (None, {"genome": "hg19"}, ValueError, "declared to be on hg19"),
         (None, {"precision": "fp8"}, ValueError, "Unknown precision"),
         (lambda a: a.X.data.__setitem__(0, -1), {}, ValueError, "X has 1 values that are negative"),

@@ -245,7 +245,7 @@ def spoiled(mdata: md.MuData, how: str) -> md.MuData:
         ("", {"rna_layer": "counts"}, KeyError, "no layer .*counts"),
         ("", {"rna_modality": "gex"}, KeyError, "no modality 'gex'"),
         ("", {"modality": "peaks"}, KeyError, "no modality 'peaks'"),
-        ("", {"key_added": "rna"}, ValueError, "modality 'rna' that is no prediction"),
+        ("", {"key_added": "rna"}, ValueError, "modality 'rna' that is not a prediction"),
         ("", {"key_added": "a/b"}, ValueError, "a/b"),
         ("", {"head": "linear"}, ValueError, "head='linear'"),
         ("", {"model": "biosample-mix"}, ValueError, "cannot be a backbone"),

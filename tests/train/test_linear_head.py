@@ -64,8 +64,8 @@ def test_class_left_out_is_found(n_neighbors):
     assert is_unknown[is_new].mean() > 0.9
     assert is_unknown[~is_new].mean() < 0.15
     assert np.nanmin(report.auroc) > 0.9
-    assert report.share_known_lost <= 0.06
-    assert report.share_unknown_found > 0.8
+    assert report.fraction_known_lost <= 0.06
+    assert report.fraction_unknown_found > 0.8
 
 
 def test_a_cell_alone_is_judged_by_itself():
@@ -151,17 +151,17 @@ def test_held_out_cells_decide_on_temperature_and_threshold():
 
 def test_threshold_obeys_the_share_that_may_be_lost():
     x, codes = planted(800, apart=8)
-    loose, _ = fit(x, codes, 4, most_lost=0.3)
-    strict, report = fit(x, codes, 4, most_lost=0.01)
+    loose, _ = fit(x, codes, 4, max_known_lost=0.3)
+    strict, report = fit(x, codes, 4, max_known_lost=0.01)
     assert (strict.thresholds >= loose.thresholds).all()
-    assert report.share_known_lost <= 0.02
+    assert report.fraction_known_lost <= 0.02
 
 
 def test_two_classes_have_a_threshold_though_none_can_be_left_out():
     x, codes = planted(200, 2)
     head, report = fit(x, codes, 2)
     assert np.isnan(report.auroc).all()
-    assert np.isnan(report.share_unknown_found)
+    assert np.isnan(report.fraction_unknown_found)
     far = np.full((1, 12), 50, np.float32)
     assert head.judge(far)[1].all()
     assert head.judge(x)[1].mean() < 0.2

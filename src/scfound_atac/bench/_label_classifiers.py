@@ -27,7 +27,7 @@ LSI_PENALTIES = (0.01, 0.1, 1.0)
 TFIDF_PENALTIES = (0.1, 1.0, 10.0)
 LABEL_NEIGHBORS = (5, 15, 30)
 FOLDS = 3
-LEAST_PROBABILITY = 1e-9  # of a label that no training cell of a fold has
+MIN_PROBABILITY = 1e-9  # of a label that no training cell of a fold has
 
 
 def label_probabilities(
@@ -69,12 +69,12 @@ def _best_option(
         score = f1_score(y[held_out], guess.argmax(axis=1), average="macro", zero_division=0)
         if score > best_score:
             best, best_score, best_guess = option, score, guess
-    return best, temperature(np.log(np.maximum(best_guess, LEAST_PROBABILITY)), y[held_out])
+    return best, temperature(np.log(np.maximum(best_guess, MIN_PROBABILITY)), y[held_out])
 
 
 def _softened(probabilities: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
     """``softmax(log(probabilities) / scale)``."""
-    powers = np.maximum(probabilities, LEAST_PROBABILITY) ** (1 / scale)
+    powers = np.maximum(probabilities, MIN_PROBABILITY) ** (1 / scale)
     return powers / powers.sum(axis=1, keepdims=True)
 
 

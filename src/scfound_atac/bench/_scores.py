@@ -110,7 +110,7 @@ def knn_accuracy(
 
     points, truth = _checked(embedding, labels)
     _require("n_neighbors", n_neighbors)
-    _require("n_folds", n_folds, least=2)
+    _require("n_folds", n_folds, min_value=2)
     _require("n_seeds", n_seeds)
     n_folds = min(n_folds, int(np.bincount(truth).max()))
     if n_folds < 2:
@@ -156,9 +156,9 @@ def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float6
     return points, codes.astype(np.int64)
 
 
-def _require(name: str, value: int, *, least: int = 1) -> None:
-    if value < least:
-        msg = f"{name}={value} must be at least {least}."
+def _require(name: str, value: int, *, min_value: int = 1) -> None:
+    if value < min_value:
+        msg = f"{name}={value} must be at least {min_value}."
         raise ValueError(msg)
 
 

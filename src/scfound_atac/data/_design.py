@@ -12,16 +12,16 @@ from scipy.sparse.csgraph import connected_components
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEAST_SHARE = 0.05
-_LEAST_CELLS = 10
+_MIN_FRACTION = 0.05
+_MIN_CELLS = 10
 # Cells of one design meet in many OCRs. Groups that hang together by a thread are what very sparse cells look like by chance.
-_LEAST_MEETINGS = 5
-_OVERLAP_SHARE = 0.2
-_LEAST_EXPECTED = 20
+_MIN_MEETINGS = 5
+_OVERLAP_FRACTION = 0.2
+_MIN_EXPECTED = 20
 _LARGEST_OBSERVED = 0.2
 # More open OCRs and pairs than these tell nothing new.
-_MOST_OPEN = 2_000_000
-_MOST_PAIRS = 20_000
+_MAX_OPEN = 2_000_000
+_MAX_PAIRS = 20_000
 
 _MEND = (
     "Samples with a set of OCRs of their own, put side by side (an outer concatenation), look so, and models then tell samples instead of "
@@ -44,12 +44,12 @@ def check_design(chunks: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
     A warning that says what is seen and what to do; None if nothing is.
     """
     is_open = _some_cells(chunks)
-    if is_open.shape[0] < 2 * _LEAST_CELLS:
+    if is_open.shape[0] < 2 * _MIN_CELLS:
         return None
     sizes = _groups(is_open)
     if len(sizes) > 1:
-        shares = ", ".join(f"{size / is_open.shape[0]:.0%}" for size in sizes[:5])
-        return f"Cells fall into {len(sizes)} groups ({shares} of those looked at) that share no open OCR with each other. {_MEND}"
+        fractions = ", ".join(f"{size / is_open.shape[0]:.0%}" for size in sizes[:5])
+        return f"Cells fall into {len(sizes)} groups ({fractions} of those looked at) that share no open OCR with each other. {_MEND}"
     return _exclusive_overlaps(is_open, ocrs)
 
 
@@ -58,10 +58,10 @@ def _some_cells(chunks: sparse.csr_matrix) -> sparse.csr_matrix:
     counts = sparse.csr_matrix(chunks)
     n_open = np.diff(counts.indptr)
     cells = np.flatnonzero(n_open)
-    if n_open.sum() > _MOST_OPEN:
+    if n_open.sum() > _MAX_OPEN:
         cells = np.random.default_rng(0).permutation(cells)
-        n_cells = int(np.searchsorted(np.cumsum(n_open[cells]), _MOST_OPEN))
-        cells = np.sort(cells[: max(n_cells, 4 * _LEAST_CELLS)])
+        n_cells = int(np.searchsorted(np.cumsum(n_open[cells]), _MAX_OPEN))
+        cells = np.sort(cells[: max(n_cells, 4 * _MIN_CELLS)])
     some = counts[cells]
     return sparse.csr_matrix(((some.data != 0).astype(np.float32), some.indices, some.indptr), shape=some.shape)
 
@@ -80,7 +80,7 @@ def _groups(is_open: sparse.csr_matrix) -> list[int]:
     sizes = np.bincount(group)
     is_later = cells != first[columns]
     meetings = np.bincount(group[cells[is_later]], minlength=len(sizes))
-    large = (sizes >= max(_LEAST_CELLS, _LEAST_SHARE * n_cells)) & (meetings >= _LEAST_MEETINGS * sizes)
+    large = (sizes >= max(_MIN_CELLS, _MIN_FRACTION * n_cells)) & (meetings >= _MIN_MEETINGS * sizes)
     return sorted(sizes[large].tolist(), reverse=True)
 
 
@@ -97,22 +97,22 @@ def _overlapping(ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _exclusive_overlaps(is_open: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
-    one, other, share = _overlapping(ocrs)
-    if share < _OVERLAP_SHARE:
+    one, other, fraction = _overlapping(ocrs)
+    if fraction < _OVERLAP_FRACTION:
         return None
     n_cells = is_open.shape[0]
     frequency = np.bincount(is_open.indices, weights=is_open.data, minlength=is_open.shape[1]) / n_cells
     expected = n_cells * frequency[one] * frequency[other]
-    if expected.sum() < _LEAST_EXPECTED:
+    if expected.sum() < _MIN_EXPECTED:
         return None
-    if len(expected) > _MOST_PAIRS:
-        best = np.argpartition(expected, -_MOST_PAIRS)[-_MOST_PAIRS:]
+    if len(expected) > _MAX_PAIRS:
+        best = np.argpartition(expected, -_MAX_PAIRS)[-_MAX_PAIRS:]
         one, other, expected = one[best], other[best], expected[best]
     columns = is_open.tocsc()
     together = float(columns[:, one].multiply(columns[:, other]).sum())
-    if expected.sum() < _LEAST_EXPECTED or together >= _LARGEST_OBSERVED * expected.sum():
+    if expected.sum() < _MIN_EXPECTED or together >= _LARGEST_OBSERVED * expected.sum():
         return None
     return (
-        f"{share:.0%} of the OCRs overlap another one, and overlapping OCRs are hardly ever open in the same cell: {together:.0f} times, "
-        f"where {expected.sum():.0f} would be expected by chance. {_MEND}"
+        f"{fraction:.0%} of the OCRs overlap another one, and overlapping OCRs are hardly ever open in the same cell: {together:.0f} "
+        f"times, where {expected.sum():.0f} would be expected by chance. {_MEND}"
     )

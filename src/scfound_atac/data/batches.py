@@ -103,14 +103,14 @@ class CorpusBatches(Dataset):
         self.rank, self.world_size = rank, world_size
         self._stream = [0, _VALIDATION] if validation else [seed]
         weights = np.array([study.weight for study in corpus.studies])
-        self._study_shares = weights / weights.sum()
+        self._study_fractions = weights / weights.sum()
         self._bounds = [_file_bounds(study, validation_fraction, validation=validation) for study in corpus.studies]
         self._tokens: dict[int, dict[str, Tensor]] = {}
 
     def place(self, i: int) -> _Place:
         """Which cells and OCRs batch `i` holds, over all processes."""
         rng = np.random.default_rng([*self._stream, i])
-        number = int(rng.choice(len(self._study_shares), p=self._study_shares))
+        number = int(rng.choice(len(self._study_fractions), p=self._study_fractions))
         study, bounds = self.corpus.studies[number], self._bounds[number]
         sizes = bounds[:, 1] - bounds[:, 0]
         low, high = bounds[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # A bucket holds cells that are at least this long, as a share of its longest.
-_LEAST_FILL = 0.9
+_MIN_FILL = 0.9
 
 
 def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iterator[NDArray[np.int64]]:
@@ -34,7 +34,7 @@ def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iter
     first = 0
     while first < len(order):
         longest = int(falling[first])
-        like = int(np.searchsorted(-falling, -_LEAST_FILL * longest, side="right")) - first
+        like = int(np.searchsorted(-falling, -_MIN_FILL * longest, side="right")) - first
         n = max(1, min(like, max_cells, max_tokens // longest))
         yield order[first : first + n]
         first += n

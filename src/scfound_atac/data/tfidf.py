@@ -44,9 +44,10 @@ def tfidf(counts: csr_matrix, idf: NDArray[np.float32]) -> csr_matrix:
 
 
 def without_depth(embedding: NDArray[np.float32], depth: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Numbers of the components that do not go along with the cells' depth, the log total count; of all if there are no others."""
+    """Numbers of the components that do not correlate with depth, the log total count of the cells; of all if no other is left."""
     x, y = embedding - embedding.mean(axis=0, dtype=np.float64), depth - depth.mean()
-    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)
+    norm = np.linalg.norm(x, axis=0) * np.linalg.norm(y)  # (n_components,)
+    # A component or a depth that is the same in all cells has no correlation: 1e-12 separates it from rounding.
     correlation = np.divide(y @ x, norm, out=np.zeros(x.shape[1]), where=norm > 1e-12)
     keep = np.abs(correlation) <= _DEPTH_CORRELATION
     return np.flatnonzero(keep if keep.any() else ~keep)

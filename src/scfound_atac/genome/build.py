@@ -59,7 +59,7 @@ class Enrichment(NamedTuple):
 
     hit: np.ndarray
     """For each OCR, whether its middle 1,500 bases overlap a known region."""
-    share: float
+    fraction: float
     """Share of OCRs that do."""
     background: float
     """The same share for shifted OCRs, mean over shifts."""
@@ -69,7 +69,7 @@ class Enrichment(NamedTuple):
     @property
     def is_clear(self) -> bool:
         """Whether the overlap is far more than chance explains."""
-        return self.z >= _MIN_Z and self.share >= _MIN_FOLD * self.background
+        return self.z >= _MIN_Z and self.fraction >= _MIN_FOLD * self.background
 
 
 def first_bins(genome: str) -> np.ndarray:
@@ -238,8 +238,8 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
         # To declare another build helps only where all positions exist on it.
         after_all = "" if len(beyond) else f" If they are on GRCh38 after all, pass {_declare(role)}."
         msg = (
-            f"OCRs of {role} look like hg19 (GRCh37): {evidence.hg19.share:.0%} overlap accessible regions known there, "
-            f"{evidence.grch38.share:.0%} those of GRCh38. The models know GRCh38 only. {_lift(role)}{after_all}"
+            f"OCRs of {role} look like hg19 (GRCh37): {evidence.hg19.fraction:.0%} overlap accessible regions known there, "
+            f"{evidence.grch38.fraction:.0%} those of GRCh38. The models know GRCh38 only. {_lift(role)}{after_all}"
         )
         raise ValueError(msg)
     if len(beyond):
@@ -263,9 +263,9 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
         return "GRCh38"
     grch38, hg19 = evidence.grch38, evidence.hg19
     msg = (
-        f"Cannot recognise the genome build of {len(ocrs)} OCRs of {role}: {grch38.share:.0%} overlap accessible regions known on GRCh38 "
-        f"and {hg19.share:.0%} those on hg19, no clear lead over each other and over places beside them ({grch38.background:.0%} and "
-        f"{hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are on GRCh38, pass "
+        f"Cannot recognise the genome build of {len(ocrs)} OCRs of {role}: {grch38.fraction:.0%} overlap accessible regions known on "
+        f"GRCh38 and {hg19.fraction:.0%} those on hg19, no clear lead over each other and over places beside them ({grch38.background:.0%} "
+        f"and {hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are on GRCh38, pass "
         f"{_declare(role)}."
     )
     raise ValueError(msg)

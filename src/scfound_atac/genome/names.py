@@ -49,7 +49,7 @@ _KNOWN_CONTIG = re.compile(
     re.IGNORECASE,
 )
 # The names of some genes end in two small numbers (tRNA-Gly-GCC-1-5, IGHV4-30-2): no OCR is as narrow as this.
-_LEAST_WIDTH = 20
+_MIN_WIDTH = 20
 
 
 class Reading(IntEnum):
@@ -124,7 +124,7 @@ def _read_rarely_written(text: str) -> tuple[str, int, int] | None:
         start, end = int(found[2]), int(found[3])
         # Versions and the names of genes made unique have dots too.
         if without_build(found[1]).lower().startswith("chr") or (
-            end - start >= _LEAST_WIDTH and not is_chromosome(found[1])
+            end - start >= _MIN_WIDTH and not is_chromosome(found[1])
         ):
             return found[1], start, end
     return None
@@ -148,7 +148,7 @@ def scan_names(names: Iterable[Any]) -> NamesRead:
     codes, unique = pd.factorize(np.array(contigs, dtype=object))
     judged = np.array([_judge_contig(contig) if contig else Reading.NONE for contig in unique], dtype=np.int8)
     reading = judged[codes] if len(codes) else np.zeros(0, np.int8)
-    narrow = np.flatnonzero((reading == Reading.GUESSED) & (ends - starts < _LEAST_WIDTH))
+    narrow = np.flatnonzero((reading == Reading.GUESSED) & (ends - starts < _MIN_WIDTH))
     reading[[row for row in narrow if ":" not in texts[row]]] = Reading.NONE
     reading[(reading >= Reading.GUESSED) & (ends <= starts)] = Reading.EMPTY
     chrom = normalize_chromosomes(unique)[codes] if len(codes) else np.array([], dtype=object)

@@ -168,8 +168,8 @@ def _from_zero(
     if width is None or not known.any():
         return start
     widths = _numbers(var[width])[known]
-    told = ~np.isnan(widths)
-    if not told.any() or (widths[told] != (end - start + 1)[known][told]).any() or (start[known] < 1).any():
+    is_known = ~np.isnan(widths)
+    if not is_known.any() or (widths[is_known] != (end - start + 1)[known][is_known]).any() or (start[known] < 1).any():
         return start
     logger.info(
         'Starts in %s are counted from 1, as %s["%s"] tells (end - start + 1): 1 is subtracted', where, where, width
@@ -240,7 +240,7 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str)
     n_both = int(_comparable(a, b).sum())
     shown = [f"{var.index[row]!r}: {_show(a.ocrs, row)} or {_show(b.ocrs, row)}" for row in rows[:3]]
     kinds = "two sets of columns" if a.columns and b.columns else "names and columns"
-    told = (
+    disagreement = (
         f"{role}.var: {kinds} disagree in {len(rows)} of {n_both} OCRs, e.g. {'; '.join(shown)} "
         f"(by {a.label}, or by {b.label})"
     )
@@ -248,15 +248,17 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str)
     recognised = [source for source in (a, b) if looks_like_grch38(source.ocrs[differ])]
     if len(recognised) == 1:
         logger.warning(
-            "%s: taken are %s, which are recognised as GRCh38 while the others are not", told, recognised[0].label
+            "%s: taken are %s, which are recognised as GRCh38 while the others are not",
+            disagreement,
+            recognised[0].label,
         )
         return recognised[0]
     labelled = [source for source in (a, b) if source.is_labelled]
     if len(labelled) == 1:
-        logger.warning("%s: taken are %s, whose names say GRCh38", told, labelled[0].label)
+        logger.warning("%s: taken are %s, whose names say GRCh38", disagreement, labelled[0].label)
         return labelled[0]
     lone = "Correct these OCRs or drop them" if len(rows) <= 3 else "Remove what is wrong"
-    msg = f"{told}. {lone}: {_mend(a, b, role)}"
+    msg = f"{disagreement}. {lone}: {_mend(a, b, role)}"
     raise ValueError(msg)
 
 

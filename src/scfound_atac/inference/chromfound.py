@@ -92,8 +92,8 @@ class ChromFound(Kind):
             progress=request.progress,
         )
         params = {"device": str(runner.device), "precision": "bf16" if runner.bf16 else "fp32"}
-        ratio = None if axes is None else axes.variance_ratio
-        return Embedded(vectors, runner.order, axes, ratio, is_profile=axes is None, params=params)
+        variance_ratio = None if axes is None else axes.variance_ratio
+        return Embedded(vectors, runner.order, axes, variance_ratio, is_profile=axes is None, params=params)
 
     def openness(self, cells: Cells, request: Request) -> Openness:
         """The decoder's reconstruction of each cell, with the logarithm of the preparation undone."""

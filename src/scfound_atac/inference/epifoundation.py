@@ -161,10 +161,10 @@ class PeakSetRunner:
         self.precision: Literal["fp32", "bf16"] = "bf16" if precision == "bf16" else "fp32"
         self.net = checkpoint.net.to(self.device).eval()
         self.max_cells = _MAX_BATCH if batch_size == "auto" else int(batch_size)
-        self.max_tokens = self._most_tokens()
+        self.max_tokens = self._max_tokens()
         self._cls, self._chromosomes = self.vocabularies.peaks[CLS], self.vocabularies.peak_chromosomes
 
-    def _most_tokens(self) -> int:
+    def _max_tokens(self) -> int:
         import torch
 
         if self.device.type != "cuda":

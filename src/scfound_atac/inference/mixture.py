@@ -10,8 +10,8 @@ rotated to their common principal components.
 
 How much weight the counts get is read from their spectrum. The smallest eigenvalue found, ``l_min``, stands for the noise floor. Component
 j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
-``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. Sparse cells therefore lean on what is known of their
-regions, deep ones on their own counts.
+``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. The embedding of sparse cells therefore rests more
+on what is known of their regions, and that of deep cells more on their own counts.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ UNKNOWN = "unknown"
 MODES = ("probe", "finetune", "paper")
 _HELD_OUT = 0.2  # of the cells, by which a probe is calibrated
 _KIND = "CellAnnotator"
+# Names of scores in folders written before version 0.2.
+_OLD_SCORES = {"share_known_lost": "fraction_known_lost", "share_unknown_found": "fraction_unknown_found"}
 _SAME_OCRS = 0.9  # of the reference's OCRs: with fewer, distances to its cells are not what they were
 
 
@@ -118,7 +120,7 @@ class CellAnnotator:
         genome: str | None = None,
         modality: str | None = None,
         n_neighbors: int = 15,
-        most_lost: float = 0.05,
+        max_known_lost: float = 0.05,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
         **finetune_options: Any,
@@ -144,7 +146,7 @@ class CellAnnotator:
         n_neighbors
             Cells of a query over which novelty is averaged; 0 judges each cell by itself, as is done for queries of less than ten times
             as many cells.
-        most_lost
+        max_known_lost
             Largest share of known cells that the threshold may turn into unknown ones, as far as held-out cells tell.
         device, batch_size
             As in `scfound_atac.tl.embed`.
@@ -168,8 +170,8 @@ class CellAnnotator:
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."
             raise ValueError(msg)
-        if not 0 < most_lost < 1 or n_neighbors < 0:
-            msg = f"most_lost={most_lost} must lie between 0 and 1, and n_neighbors={n_neighbors} must not be negative."
+        if not 0 < max_known_lost < 1 or n_neighbors < 0:
+            msg = f"max_known_lost={max_known_lost} must lie between 0 and 1, and n_neighbors={n_neighbors} must not be negative."
             raise ValueError(msg)
         if finetune_options and mode == "probe":
             msg = f"mode='probe' trains no network and takes no {', '.join(finetune_options)}: use mode='finetune'."
@@ -207,7 +209,7 @@ class CellAnnotator:
             seen = {"all": read.all(), "known": read.known}
         fitted = {
             name: fit_head(
-                x, codes, len(labels), held_out, n_neighbors=n_neighbors, most_lost=most_lost, seed=self.seed
+                x, codes, len(labels), held_out, n_neighbors=n_neighbors, max_known_lost=max_known_lost, seed=self.seed
             )
             for name, x in seen.items()
         }
@@ -233,8 +235,8 @@ class CellAnnotator:
             **{f"held_out_{name}": float(scores[name]) for name in ("accuracy", "macro_f1", "auc", "ece")},
             "temperature": float(paper.get("temperature", head.temperature)),
             "novelty_threshold": float(head.thresholds[int(n_neighbors > 0)].min()),
-            "share_known_lost": report.share_known_lost,
-            "share_unknown_found": report.share_unknown_found,
+            "fraction_known_lost": report.fraction_known_lost,
+            "fraction_unknown_found": report.fraction_unknown_found,
             "novelty_auroc": report.auroc.tolist(),
             "history": history,
         }
@@ -325,7 +327,7 @@ class CellAnnotator:
         probabilities = np.full((len(cells), len(self.labels)), np.nan)
         novelty = np.full(len(cells), np.nan)
         is_unknown = np.ones(len(cells), dtype=bool)
-        share = 0.0
+        fraction = 0.0
         if len(there):
             kept = cells if len(there) == len(cells) else cells.subset(there)
             if self.mode == "paper":
@@ -335,7 +337,7 @@ class CellAnnotator:
                 read = features(
                     kept, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar
                 )
-                share = read.fraction_ocrs if read.measured is not None else 0.0
+                fraction = read.fraction_ocrs if read.measured is not None else 0.0
                 is_all = read.measured is not None or features.view is None
                 head, seen = self._heads["all" if is_all else "known"], read.all()
                 if not is_all:
@@ -355,7 +357,7 @@ class CellAnnotator:
             confidence=pd.Series(probabilities[np.arange(len(best)), best], index=index),
             novelty=pd.Series(novelty, index=index),
             probabilities=pd.DataFrame(probabilities, index=index, columns=self.labels),
-            fraction_ocrs=share,
+            fraction_ocrs=fraction,
         )
 
     def _trained(self) -> CellFeatures:
@@ -424,7 +426,8 @@ class CellAnnotator:
         annotator = cls(saved.features.checkpoint, measured=facts["measured"], seed=facts["seed"])
         annotator._features = saved.features
         annotator.labels, annotator.labels_key, annotator.mode = facts["labels"], facts["labels_key"], facts["mode"]
-        annotator.report, annotator._n_neighbors = facts["report"], facts["n_neighbors"]
+        annotator.report = {_OLD_SCORES.get(name, name): value for name, value in facts["report"].items()}
+        annotator._n_neighbors = facts["n_neighbors"]
         annotator._heads = {
             name: LinearHead.from_arrays(saved.group(name)) for name in ("all", "known") if saved.group(name)
         }

@@ -26,7 +26,7 @@ from ..hub.checkpoint import DEFAULT_PREPARATION
 from ..inference.chromfound import Runner, embed_cells
 from ..inference.kind import known_in_genome_order, ocr_columns
 from ..nn import ChromFoundConfig, ChromFoundNet
-from ..nn.objectives import MASK_RATIO, WITHOUT_THINNING, check_weights
+from ..nn.objectives import MASK_FRACTION, WITHOUT_THINNING, check_weights
 from ..train.lightning import BoundNet, CellDataModule, TrainingPlan
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ChromFound(BaseModelClass):
         crop_size: int | None = None,
         lr: float = 5e-5,
         weight_decay: float = 0.01,
-        mask_ratio: float = MASK_RATIO,
+        mask_fraction: float = MASK_FRACTION,
         n_warmup_steps: int = 100,
         loss_on: Literal["replaced", "all"] = "replaced",
         objectives: Mapping[str, float] | None = None,
@@ -190,7 +190,7 @@ class ChromFound(BaseModelClass):
             Train on random stretches of this many neighbouring OCRs; on whole cells if None.
         lr, weight_decay
             Of AdamW; the learning rate warms up over `n_warmup_steps` and falls to zero along a cosine.
-        mask_ratio
+        mask_fraction
             Fraction of zero and of non-zero OCRs that the masked objectives replace.
         n_warmup_steps
             Steps of linear warm-up, at most a tenth of the run.
@@ -242,7 +242,7 @@ class ChromFound(BaseModelClass):
             objectives,
             data.fraction_open,
             preparation,
-            mask_ratio=mask_ratio,
+            mask_fraction=mask_fraction,
             lr=lr,
             weight_decay=weight_decay,
             n_warmup_steps=n_warmup_steps,
@@ -270,7 +270,7 @@ class ChromFound(BaseModelClass):
             sha256="",
             training={
                 "objectives": objectives,
-                "mask_ratio": mask_ratio,
+                "mask_fraction": mask_fraction,
                 "n_cells": data.n_train,
                 "n_ocrs": len(self._order),
                 "n_steps": int(runner.trainer.global_step),

@@ -29,6 +29,7 @@ from ..train.paired_data import (
     batches_of,
     make_setup,
     paired_names,
+    read_setup,
     refuse_repeated,
 )
 from ..train.peak_to_gene import PeakToGeneOptions, PeakToGeneRun
@@ -112,12 +113,12 @@ class EpiFoundation:
         self.mdata, self._is_trained = mdata, checkpoint is not None
         self.history: pd.DataFrame | None = None
         self.validation_names: pd.Index | None = None
-        self._setup = dict((checkpoint.training if checkpoint else {}).get("setup", DEFAULT_SETUP))
+        self._setup = read_setup((checkpoint.training if checkpoint else {}).get("setup", DEFAULT_SETUP))
         if mdata is not None:
             if SETUP_KEY not in mdata.uns:
                 msg = "mdata is not set up: call sfa.model.EpiFoundation.setup_mudata(mdata) first."
                 raise ValueError(msg)
-            self._setup = {name: str(value) for name, value in mdata.uns[SETUP_KEY].items()}
+            self._setup = read_setup(mdata.uns[SETUP_KEY])
         if checkpoint is None:
             if mdata is None:
                 msg = "Pass mdata to make a new network for, or checkpoint= with a pretrained one."
@@ -137,7 +138,7 @@ class EpiFoundation:
         cls,
         mdata: MuData,
         *,
-        atac_layer: str | None = None,
+        layer: str | None = None,
         rna_layer: str | None = None,
         batch_key: str | None = None,
         modalities: Mapping[str, str] | None = None,
@@ -150,7 +151,7 @@ class EpiFoundation:
         mdata
             Cells by OCRs, coordinates in ``var`` or in the names, and cells by genes, with the same ``obs_names`` where they are the same
             cells. Cells of one modality alone are left out of training.
-        atac_layer, rna_layer
+        layer, rna_layer
             Layers to read; ``X`` if None. Of accessibility it only matters what is zero; expression may be counts or normalised.
         batch_key
             Column of ``obs`` with the batch of each cell, of the accessibility modality or of `mdata`. The network is told it while it
@@ -173,7 +174,7 @@ class EpiFoundation:
         ValueError
             For coordinates that are not usable, or names of cells or genes that are not unique.
         """
-        given = {"atac_layer": atac_layer, "rna_layer": rna_layer, "batch_key": batch_key, "genome": genome}
+        given = {"layer": layer, "rna_layer": rna_layer, "batch_key": batch_key, "genome": genome}
         mdata.uns[SETUP_KEY] = make_setup(mdata, dict(modalities or {}), given)
 
     @classmethod
@@ -414,11 +415,11 @@ class EpiFoundation:
             for first in range(0, len(vectors), n_cells):
                 part = slice(first, first + n_cells)
                 cell = torch.from_numpy(vectors[part]).to(runner.device)
-                told = None if batches is None else torch.from_numpy(batches[part]).to(runner.device)
+                batch_ids = None if batches is None else torch.from_numpy(batches[part]).to(runner.device)
                 if kind == "level":
-                    found = net.predict_values(cell, queries, told)
+                    found = net.predict_values(cell, queries, batch_ids)
                 else:
-                    found = 1 - net.predict_expression(cell, queries, told).softmax(-1)[..., 0]
+                    found = 1 - net.predict_expression(cell, queries, batch_ids).softmax(-1)[..., 0]
                 values[part] = found.cpu().numpy()
         return pd.DataFrame(values, index=atac.obs_names, columns=names)
 

@@ -188,14 +188,14 @@ class RNAPredictor:
             seed=self.seed,
             device=device,
         )
-        told = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
-        scores = expression_scores(target.values[test], told)
+        predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
+        scores = expression_scores(target.values[test], predicted)
 
         # nothing of the predictor has changed before this line
         self._features, self._net, self._scaling = features, net, scaling
         self.genes, self.scale = target.genes, target.scale
         self.gene_report = gene_scores(
-            pd.DataFrame(target.values[test], columns=target.genes), pd.DataFrame(told, columns=target.genes)
+            pd.DataFrame(target.values[test], columns=target.genes), pd.DataFrame(predicted, columns=target.genes)
         )
         self.report = {
             **{name: float(value) for name, value in scores.items()},
@@ -271,11 +271,11 @@ class RNAPredictor:
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         x = self._scaled(read, features)
-        told = (
+        predicted = (
             apply_expression_head(net, x, columns) * self._scaling["y_scale"][columns]
             + self._scaling["y_mean"][columns]
         )
-        return pd.DataFrame(told, index=cells.index, columns=[self.genes[i] for i in columns])
+        return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
 
     def _scaled(self, read: Features, features: CellFeatures) -> NDArray[np.float32]:
         x = np.zeros((len(read.known), len(self._scaling["x_mean"])), dtype=np.float32)

@@ -66,8 +66,8 @@ class ExpressionHead(nn.Module):
     def forward(
         self, features: Tensor, genes: Tensor | None = None
     ) -> Tensor:  # (B, d), (g,) -> (B, g); (B, G) without `genes`
-        told = self.mlp(features)
-        return told if genes is None else told[:, genes]
+        predicted = self.mlp(features)
+        return predicted if genes is None else predicted[:, genes]
 
 
 class GeneQueryHead(nn.Module):

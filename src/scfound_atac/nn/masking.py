@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def mask_values(
-    value: Tensor, *, mask_ratio: float = 0.15, generator: Generator | Sequence[Generator] | None = None
+    value: Tensor, *, mask_fraction: float = 0.15, generator: Generator | Sequence[Generator] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Corrupt a share of the closed and of the open OCRs of each cell.
 
-    A share `mask_ratio` of a cell's zeros is replaced by values drawn from its non-zero ones, and the same share of its non-zero
+    A share `mask_fraction` of a cell's zeros is replaced by values drawn from its non-zero ones, and the same share of its non-zero
     values is set to zero. Cells without any non-zero value are left alone.
 
     Parameters
     ----------
     value
         Prepared accessibility, shape (B, L).
-    mask_ratio
+    mask_fraction
         Expected share of positions replaced, among zeros and among non-zeros.
     generator
         Source of randomness, on the device of `value`; or one per cell, so that a cell's mask does not depend on its neighbours.
@@ -35,7 +35,7 @@ def mask_values(
     draw = _uniform(value, generator)
     is_open = value > 0
     n_open = is_open.sum(1)
-    mask = (draw < mask_ratio) & (n_open > 0)[:, None]
+    mask = (draw < mask_fraction) & (n_open > 0)[:, None]
     # Open values of each cell packed to the left, so that a random column below n_open is a random open value.
     packed = torch.gather(value, 1, torch.argsort(is_open.int(), dim=1, descending=True, stable=True))
     column = _uniform(value, generator) * n_open[:, None]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .networks import CellNetwork
 
 KEEP_RATES = (0.1, 0.9)  # smallest and largest share of a cell's reads that a thinned cell keeps
-MASK_RATIO = 0.15  # section 3.3 of the paper
+MASK_FRACTION = 0.15  # section 3.3 of the paper
 TEMPERATURE = 0.1
 
 
@@ -82,7 +82,7 @@ class Cells:
     generators: Sequence[Generator]  # one per cell, or the same one for all
     fraction_open: Tensor  # (L,) share of the study's cells in which the OCR is open
     preparation: Mapping[str, Any] = field(default_factory=dict)
-    mask_ratio: float = MASK_RATIO
+    mask_fraction: float = MASK_FRACTION
 
     def values(self) -> Tensor:
         """Prepared accessibility (B, L)."""
@@ -111,7 +111,7 @@ def _mean(error: Tensor, where: Tensor) -> Tensor:
 def _reconstruction(net: CellNetwork, ocrs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
     """Squared error after the paper's corruption (B, L), and where a value was replaced (B, L)."""
     value = cells.values()
-    corrupted, replaced = mask_values(value, mask_ratio=cells.mask_ratio, generator=cells.generators)
+    corrupted, replaced = mask_values(value, mask_fraction=cells.mask_fraction, generator=cells.generators)
     return (net.predict(corrupted, ocrs).float() - value) ** 2, replaced
 
 
@@ -152,8 +152,8 @@ def profile(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
     seen, value = cells.thinned()
     hidden = cells.counts - seen
     expected = torch.log(cells.fraction_open.clamp(min=1e-6))
-    log_share = F.log_softmax(net.predict(value, ocrs).float() + expected, dim=1)
-    return -((hidden * log_share).sum(1) / hidden.sum(1).clamp(min=1)).mean()
+    log_fraction = F.log_softmax(net.predict(value, ocrs).float() + expected, dim=1)
+    return -((hidden * log_fraction).sum(1) / hidden.sum(1).clamp(min=1)).mean()
 
 
 def contrast(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
@@ -193,7 +193,7 @@ class Objectives(nn.Module):
         Weight of each objective by its name in `OBJECTIVE_NAMES`.
     n_labels
         Biosamples to tell apart by `identity`.
-    mask_ratio
+    mask_fraction
         Fraction of a cell's zeros, and of its other values, that `masked` and `all` replace.
     **preparation
         For `prepare_values`.
@@ -210,14 +210,14 @@ class Objectives(nn.Module):
         weights: Mapping[str, float],
         n_labels: int = 0,
         *,
-        mask_ratio: float = MASK_RATIO,
+        mask_fraction: float = MASK_FRACTION,
         **preparation: Any,
     ) -> None:
         super().__init__()
         check_weights(weights)
         self.net: Any = net
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self.mask_ratio, self.preparation = mask_ratio, preparation
+        self.mask_fraction, self.preparation = mask_fraction, preparation
         if "identity" in self.weights:
             if n_labels < 2:
                 msg = f"The objective 'identity' needs simulated cells of at least 2 biosamples, the corpus has {n_labels}."
@@ -252,7 +252,7 @@ class Objectives(nn.Module):
             generators if seed.ndim else generators * len(counts),
             batch["fraction_open"],
             self.preparation,
-            self.mask_ratio,
+            self.mask_fraction,
         )
         ocrs = self.net.embed_ocrs(batch["chromosome"], batch["start"], batch["end"], batch.get("factors"))
         parts = {

@@ -1,4 +1,4 @@
-"""Preparation of counts and OCRs."""
+"""Preprocessing: filters, coordinates, mapping between OCR sets, and linear embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`aggregate_neighbors`: add up each cell and its nearest neighbours."""
+"""`aggregate_neighbors`: sum the counts of each cell and its nearest neighbours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import check_key
 from ..data import Cells
 from ._lsi import tfidf_lsi
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@shared_docs
 def aggregate_neighbors(
     adata: AnnData | MuData,
     *,
@@ -30,39 +32,39 @@ def aggregate_neighbors(
 ) -> AnnData | MuData | None:
     """Sum the counts of each cell and of its nearest neighbours in LSI space.
 
-    The step that ChromFound's released tutorial calls "deepen"; the paper (arXiv 2505.12638) does not mention it. The tutorial
-    densifies the matrix and draws without a seed; here everything is sparse, neighbours are exact and the same seed gives the
-    same result. Give the same smoothing to any baseline: the neighbours already carry what LSI knows.
+    ChromFound's released tutorial calls this step "deepen"; the paper (arXiv 2505.12638) does not mention it. The tutorial makes the
+    matrix dense and draws without a seed; here everything is sparse, neighbours are exact and the same seed gives the same result.
+    Give the same smoothing to any baseline, because the neighbours already contain the information of LSI.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, counts.
+        {adata_counts}
     n_neighbors
-        Neighbours added to each cell, the cell itself not among them: a sum has ``n_neighbors + 1`` terms, or one per cell if there
-        are fewer.
+        Number of neighbours that are added to each cell, without the cell itself: a sum has ``n_neighbors + 1`` terms, or as many as there
+        are cells if these are fewer.
     n_components
-        Components of the LSI space.
+        Number of components of the LSI space.
     layer
-        Layer with the counts; X by default.
+        {layer}
     key_added
-        Name in ``layers``.
+        Key in ``layers``.
     seed
-        Seed of the LSI.
+        Random seed of the LSI.
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 of the shape of X; columns that are no OCRs, such as the
-    genes of a 10x multiome object, are 0.
+    None, or the changed copy if `copy`. Sets ``layers[key_added]``, CSR float32 with the shape of X; columns that are not OCRs, such
+    as the genes of a 10x multiome object, are 0.
 
     Raises
     ------
     ValueError
-        If `n_neighbors` is negative, there is more than one cell but one OCR, or values are negative or not finite.
+        If `n_neighbors` is negative, there are several cells but only one OCR, or values are negative or not finite.
     """
     check_target(get_atac(adata, modality), copy=copy)
     check_key(key_added)
@@ -74,7 +76,7 @@ def aggregate_neighbors(
 
 
 def neighbor_sum(counts: sparse.csr_matrix, *, n_neighbors: int, n_components: int, seed: int) -> sparse.csr_matrix:
-    """The sums of `aggregate_neighbors` from a CSR matrix of counts."""
+    """The sums of `aggregate_neighbors` for a CSR matrix of counts."""
     from sklearn.neighbors import NearestNeighbors
 
     n_cells = counts.shape[0]
@@ -85,7 +87,7 @@ def neighbor_sum(counts: sparse.csr_matrix, *, n_neighbors: int, n_components: i
     if n_neighbors < 1:
         return counts.copy()
     space = tfidf_lsi(counts, n_components, seed)
-    # without a query, a cell is not its own neighbour
+    # Without query points, scikit-learn does not count a cell as its own neighbour.
     graph = NearestNeighbors(n_neighbors=n_neighbors).fit(space).kneighbors_graph(mode="connectivity")
     graph = sparse.csr_matrix(graph, dtype=np.float32) + sparse.identity(n_cells, dtype=np.float32, format="csr")
     total = sparse.csr_matrix(graph @ counts)

@@ -1,4 +1,4 @@
-"""`bin_expression`: expression in levels."""
+"""`bin_expression`: expression as levels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from .._anndata import check_target, check_values, get_atac, get_matrix, role_of
+from .._docs import shared_docs
 from ..data import iter_rows
 from ..data.expression_levels import bin_rows
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
+@shared_docs
 def bin_expression(
     adata: AnnData | MuData,
     *,
@@ -28,34 +30,34 @@ def bin_expression(
     """Bin the expression of each cell into levels by quantile, as EpiFoundation predicts it.
 
     The levels of section 3.4 of the paper (bioRxiv 2025.02.05.636688), ``0`` to ``n_bins - 1``: zero stays 0, and the other values of a
-    cell go to 1 and above by their quantile among themselves. Only their order counts, so raw counts, counts scaled per cell and log1p
-    of these all have the same levels. Equal values get the level of the lowest quantile they share; the paper leaves this open.
+    cell get levels from 1 on, by their quantile among themselves. Only their order matters, so raw counts, counts scaled per cell and log1p
+    of these have the same levels. Equal values get the level of the lowest of their quantiles; the paper does not define this case.
 
     Parameters
     ----------
     adata
-        Cells x genes, values of at least 0, or a MuData that has such a modality.
+        Cells x genes with values of at least 0, or a MuData with such a modality.
     n_bins
-        Number of levels, 0 among them; at most 256.
+        Number of levels including 0; at most 256.
     layer
-        Layer with the values; X by default.
+        Layer with the values; ``X`` if None.
     key_added
-        Name in ``layers``.
+        Key in ``layers``.
     modality
-        Modality of a MuData.
+        Name of the modality of a MuData with the expression.
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``layers[key_added]``, uint8 of the shape of X: dense, CSR or CSC as the values were.
+    None, or the changed copy if `copy`. Sets ``layers[key_added]``, uint8 with the shape of X: dense, CSR or CSC like the values.
 
     Raises
     ------
     ValueError
-        If `n_bins` does not lie between 2 and 256, or values are negative, infinite or NaN. `adata` is then as it was.
+        If `n_bins` does not lie between 2 and 256, or values are negative, infinite or NaN. `adata` is unchanged then.
     KeyError
-        If there is no such layer or modality.
+        If the layer or modality does not exist.
     """
     check_target(get_atac(adata, modality), copy=copy, role=role_of(adata, modality))
     data = adata.copy() if copy else adata

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def read_counts(data: Any, layer: str | None, modality: str | None = None, **options: Any) -> sparse.csr_matrix:
-    """The OCRs of all cells, float32 CSR, not sharing memory with `data`; `options` are those of `Cells.read`, and any values will do."""
+    """The counts of all cells, float32 CSR in memory of its own; `options` are those of `Cells.read`, and any finite values >= 0 pass."""
     return Cells.read(data, layer=layer, modality=modality, values="any", coordinates=False, **options).to_memory()
 
 
 def refuse_backed(adata: AnnData) -> None:
-    """ValueError if `adata` cannot be changed in place because its matrix is a file."""
+    """Raise ValueError if `adata` cannot be changed in place because its matrix is in a file."""
     if adata.isbacked:
         msg = "A backed AnnData cannot be changed in place: use adata = adata.to_memory() first."
         raise ValueError(msg)
@@ -28,7 +28,7 @@ def refuse_backed(adata: AnnData) -> None:
 def subset(
     data: Any, adata: AnnData, *, cells: NDArray[np.bool_] | None = None, ocrs: NDArray[np.bool_] | None = None
 ) -> None:
-    """Keep some cells and OCRs of `adata` in place, and tell the MuData `data` that holds it, if it is one."""
+    """Keep some cells and OCRs of `adata` in place, and update the MuData `data` that holds it, if there is one."""
     if cells is not None and not cells.all():
         adata._inplace_subset_obs(cells)
     if ocrs is not None and not ocrs.all():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import get_atac
+from .._docs import shared_docs
 from ._counts import read_counts, refuse_backed, subset
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@shared_docs
 def filter_cells(
     adata: AnnData | MuData,
     *,
@@ -26,20 +28,20 @@ def filter_cells(
 ) -> AnnData | MuData | None:
     """Keep cells whose number of open (non-zero) OCRs lies within bounds.
 
-    The defaults are those of ChromFound (arXiv 2505.12638, appendix C), meant for whole-genome peak sets.
+    The defaults are those of ChromFound (arXiv 2505.12638, appendix C), which are meant for whole-genome peak sets.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, subset in place as `scanpy.pp.filter_cells` does.
+        Cells x OCRs with counts. It is subset in place, as by `scanpy.pp.filter_cells`.
     min_ocrs, max_ocrs
-        Fewest and most open OCRs, both included; None for no bound.
+        Minimum and maximum number of open OCRs, both included; None for no bound.
     layer
-        Layer with the counts; X by default.
+        {layer}
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
@@ -61,7 +63,7 @@ def filter_cells(
 
 
 def cells_to_keep(n_ocrs: NDArray[np.int64], min_ocrs: int | None, max_ocrs: int | None) -> NDArray[np.bool_]:
-    """Mask of the cells within the bounds; ValueError if there are none."""
+    """Mask of the cells within the bounds; raises ValueError if there are none."""
     low, high = min_ocrs or 0, np.inf if max_ocrs is None else max_ocrs
     keep = (n_ocrs >= low) & (n_ocrs <= high)
     if not keep.any():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import get_atac
+from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells
 from ._counts import refuse_backed, subset
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+@shared_docs
 def filter_ocrs(
     adata: AnnData | MuData,
     *,
@@ -30,37 +32,37 @@ def filter_ocrs(
 ) -> AnnData | MuData | None:
     """Keep OCRs that are open (non-zero) in enough cells.
 
-    Without `groupby` no label is used: an OCR open in fewer than five cells tells nearly nothing about any group of cells, while
-    a stricter bound would lose what marks rare cell types. With `groupby`, ChromFound's rule applies (arXiv 2505.12638, appendix C):
-    an OCR stays if it is open in at least `min_fraction` of the cells of at least one group. That rule **uses the labels**: do not
-    judge a prediction of the same labels on OCRs chosen so, unless only training cells were used.
+    Without `groupby` no labels are used. An OCR that is open in fewer than five cells says very little about any group of cells, whereas
+    a stricter bound would remove markers of rare cell types. With `groupby`, ChromFound's rule applies (arXiv 2505.12638, appendix C):
+    an OCR is kept if it is open in at least `min_fraction` of the cells of at least one group. This rule **uses the labels**: do not
+    evaluate a prediction of the same labels on OCRs that were chosen by it, unless only training cells were used.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, subset in place as `scanpy.pp.filter_genes` does.
+        Cells x OCRs with counts. It is subset in place, as by `scanpy.pp.filter_genes`.
     min_cells
-        Fewest cells an OCR is open in; used without `groupby`.
+        Minimum number of cells in which an OCR is open; used without `groupby`.
     min_fraction
-        Smallest part of a group's cells, 0 to 1; used with `groupby`.
+        Minimum fraction of the cells of a group, 0 to 1; used with `groupby`.
     groupby
-        Column of ``obs``; cells without a label are left out of the rule.
+        Column of ``obs`` with groups of cells; cells without a label are ignored.
     layer
-        Layer with the counts; X by default.
+        {layer}
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
-    None, or the filtered copy if `copy`. Sets ``var["n_cells"]``, the number of cells an OCR is open in. Columns that are no OCRs, such as
-    the genes of a 10x multiome object, stay, and have 0 there.
+    None, or the filtered copy if `copy`. Sets ``var["n_cells"]``, the number of cells in which an OCR is open. Columns that are not OCRs,
+    such as the genes of a 10x multiome object, are kept, with a value of 0.
 
     Raises
     ------
     KeyError
-        If there is no such column.
+        If the column does not exist.
     ValueError
         If no OCR would be left, values are negative or not finite, or `adata` is backed.
     """
@@ -82,7 +84,7 @@ def filter_ocrs(
 def ocrs_to_keep(
     counts: csr_matrix, groups: NDArray[np.int64] | None, *, min_cells: int | None, min_fraction: float
 ) -> NDArray[np.bool_]:
-    """Mask of the OCRs that pass; ValueError if there are none. Groups are numbered from 0, and -1 is none."""
+    """Mask of the OCRs that pass; raises ValueError if there are none. Groups are numbered from 0; -1 stands for no group."""
     if groups is None:
         keep = counts.getnnz(axis=0) >= (min_cells or 0)
     else:

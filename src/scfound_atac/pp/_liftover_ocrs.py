@@ -1,4 +1,4 @@
-"""OCRs from another human genome build to GRCh38."""
+"""`liftover_ocrs`: move OCRs from another human genome build to GRCh38."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._anndata import get_atac
+from .._docs import shared_docs
 from .._logging import logger
 from ..genome import CHROMOSOME_SIZES, get_ocrs, liftover, read_chain
 
@@ -37,30 +38,31 @@ def _check_chain(chain: Chain, ocrs: pd.DataFrame) -> None:
         raise ValueError(msg)
 
 
+@shared_docs
 def liftover_ocrs(adata: AnnData | MuData, *, chain: str | Path, modality: str | None = None) -> AnnData:
     """Move OCRs to GRCh38.
 
-    An OCR moves when both its ends lie in one chain and its length changes by no more than a tenth, see
-    :func:`scfound_atac.genome.liftover`. OCRs that do not, and all of those that would share coordinates, are dropped.
+    An OCR can be moved if both its ends lie in one chain and its length changes by at most a tenth, see
+    :func:`scfound_atac.genome.liftover`. Other OCRs are dropped, and so are all OCRs that would get the same coordinates.
 
     Parameters
     ----------
     adata
-        Cells x OCRs on the build the chain starts at, such as hg19. It is left as it is.
+        Cells x OCRs on the build from which the chain leads to GRCh38, such as hg19. It is not changed.
     chain
         UCSC chain file to GRCh38, plain or gzipped, such as ``hg19ToHg38.over.chain.gz`` from
         https://hgdownload.soe.ucsc.edu/goldenPath/hg19/liftOver/.
     modality
-        Modality of a MuData; ``"atac"`` if None.
+        {modality}
 
     Returns
     -------
-    New AnnData in memory with the OCRs that moved, in the old order, named ``chr1:100-200``, and
+    New AnnData in memory with the OCRs that were moved, in the old order, named ``chr1:100-200``, and with
 
     `.var["chrom"]`, `.var["start"]`, `.var["end"]`
-        Coordinates on GRCh38, 0-based, half-open.
+        Coordinates on GRCh38, 0-based and half-open.
     `.var["liftover_from"]`
-        Names the OCRs had before.
+        Previous names of the OCRs.
     `.uns["genome"]`
         ``"GRCh38"``.
     `.uns["liftover_ocrs"]`
@@ -69,8 +71,8 @@ def liftover_ocrs(adata: AnnData | MuData, *, chain: str | Path, modality: str |
     Raises
     ------
     ValueError
-        If OCRs are declared to be on GRCh38 already, the file is no chain to GRCh38, OCRs lie beyond their chromosome's
-        end, or none can be moved.
+        If OCRs are declared to be on GRCh38 already, the file is not a chain to GRCh38, OCRs lie beyond the end of their chromosome, or
+        none can be moved.
     """
     atac = get_atac(adata, modality)
     declared = atac.uns.get("genome")

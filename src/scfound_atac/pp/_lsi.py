@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import check_key
 from ..data.tfidf import inverse_document_frequency, tfidf, without_depth
 from ._counts import read_counts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+@shared_docs
 def lsi(
     adata: AnnData | MuData,
     *,
@@ -30,31 +32,36 @@ def lsi(
 ) -> AnnData | MuData | None:
     """Latent semantic indexing, the usual linear embedding of scATAC-seq cells and the baseline of this package.
 
-    Values are ``log(1 + 1e4 * tf * idf)`` (Stuart et al. 2021, Signac), with tf the part of the cell's counts and idf the number of
-    cells over one plus the number of cells the OCR is open in. Components whose correlation with the log total count is above 0.75
-    in size show sequencing depth and are left out (Granja et al. 2021, ArchR).
+    Counts are weighted by TF-IDF and decomposed by a truncated SVD (Stuart et al. 2021, Signac)::
+
+        x[i, j] = log(1 + 1e4 * tf[i, j] * idf[j])
+        tf[i, j] = counts[i, j] / sum of the counts of cell i
+        idf[j] = n_cells / (1 + number of cells in which OCR j is open)
+
+    Components whose absolute correlation with the log total count exceeds 0.75 reflect sequencing depth and are left out (Granja et
+    al. 2021, ArchR).
 
     Parameters
     ----------
     adata
-        Cells x OCRs, counts.
+        {adata_counts}
     n_components
-        Most components kept; fewer for small data.
+        Maximum number of components; small data have fewer.
     layer
-        Layer with the counts; X by default.
+        {layer}
     key_added
-        Name in ``obsm``.
+        Key in ``obsm``.
     seed
-        Seed of the randomised SVD.
+        Random seed of the SVD.
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``obsm[key_added]``, float32 of shape (n_cells, <= n_components), left singular vectors
-    times singular values.
+    None, or the changed copy if `copy`. Sets ``obsm[key_added]``, float32 of shape (n_cells, <= n_components): left singular
+    vectors times singular values.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def lsi(
 
 
 def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.float32]:
-    """The embedding of `lsi` from a CSR matrix of counts, shape (n_cells, <= n_components); empty cells are zero."""
+    """The embedding of `lsi` for a CSR matrix of counts, shape (n_cells, <= n_components); empty cells are zero."""
     from sklearn.decomposition import TruncatedSVD
 
     n_cells, n_ocrs = counts.shape
@@ -83,8 +90,10 @@ def tfidf_lsi(counts: csr_matrix, n_components: int, seed: int) -> NDArray[np.fl
     total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
     if not total.any():
         return np.zeros((n_cells, 1), dtype=np.float32)
-    weighted = tfidf(counts, inverse_document_frequency(counts))
-    # one more than asked for: usually the first shows depth
+    # 1. TF-IDF, as sparse as the counts.
+    weighted = tfidf(counts, inverse_document_frequency(counts))  # (n_cells, n_ocrs)
+    # 2. One component more than requested, because the first one usually reflects depth.
     svd = TruncatedSVD(min(n_components + 1, n_cells - 1, n_ocrs - 1), random_state=seed)
-    embedding = svd.fit_transform(weighted).astype(np.float32)
+    embedding = svd.fit_transform(weighted).astype(np.float32)  # (n_cells, n_components + 1)
+    # 3. Without the components that follow depth.
     return embedding[:, without_depth(embedding, np.log1p(total))[:n_components]]

@@ -1,4 +1,4 @@
-"""Counts of one OCR set on another."""
+"""`map_ocrs`: counts of one OCR set on another one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._anndata import get_atac, role_of
+from .._docs import shared_docs
 from .._logging import logger
 from ..data import Cells
 from ..data.cells import read_columns
@@ -35,7 +36,7 @@ _BED = re.compile(r"\.(?:bed|narrowpeak|broadpeak)(?:\.gz)?$", re.IGNORECASE)
 
 
 def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
-    """Var table with checked coordinates of what the user gave as target."""
+    """Table with checked coordinates, one row per OCR, of whatever was given as target."""
     from anndata import AnnData
     from mudata import MuData
 
@@ -68,13 +69,13 @@ def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
 
     checkpoint = as_checkpoint(target)
     if checkpoint.vocabularies is None:
-        msg = f"Model {checkpoint.name!r} has no vocabulary of peaks: it reads any OCR set, and there is nothing to map onto."
+        msg = f"Model {checkpoint.name!r} has no vocabulary of peaks: it reads any OCR set, so no mapping is needed."
         raise ValueError(msg)
     return _named(checkpoint.vocabularies.ocrs)
 
 
 def _named(var: pd.DataFrame) -> pd.DataFrame:
-    """A table of OCRs, which are on GRCh38 if it does not say otherwise, with coordinates and names."""
+    """A table of OCRs with coordinates and names; it is taken to be on GRCh38 if it does not declare another build."""
     ocrs = read_ocrs(var, genome="GRCh38", role="target")
     named = _with_coordinates(var, ocrs)
     if isinstance(var.index, pd.RangeIndex):
@@ -90,6 +91,7 @@ def _text(name: str | bytes) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
+@shared_docs
 def map_ocrs(
     adata: AnnData | MuData,
     target: AnnData | MuData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path,
@@ -100,53 +102,54 @@ def map_ocrs(
     layer: str | None = None,
     modality: str | None = None,
 ) -> AnnData:
-    """Re-express cells on another OCR set, by overlap.
+    """Map the counts of cells to another OCR set by overlap.
 
-    Each OCR hands its values to the one target OCR it shares most bases with; on a tie to that with the same coordinates, else to the
-    first in `target`. Values that meet in one target OCR are added up, so binary values may exceed 1 afterwards. OCRs without a
-    target are lost.
+    Each OCR is assigned to the target OCR with which it has most bases in common; among equals to the one with the same coordinates, or
+    else to the first in `target`. Values of OCRs with the same target are added, so binary values may exceed 1 afterwards. OCRs
+    without a target are lost.
 
     Parameters
     ----------
     adata
-        Cells x OCRs on GRCh38: counts in ``X`` or `layer`, in memory or backed. It is left as it is.
+        Cells x OCRs on GRCh38 with counts in ``X`` or `layer`, in memory or backed. It is not changed.
     target
-        OCRs to express the cells on: AnnData or MuData (its ``var``), a table with coordinates, a list of names, or the path of a BED file.
-        A model with a vocabulary of
-        peaks (EpiFoundation), as a checkpoint, a folder or a name, stands for these peaks; ``var["id"]`` is then their id in it.
+        The OCRs to map to: an AnnData or MuData (its ``var``), a table with coordinates, a list of names, or the path of a BED file. Or a
+        model with a vocabulary of peaks (EpiFoundation), as a checkpoint, a folder or a name: its peaks are the target, and ``var["id"]``
+        of the result holds their numbers in the vocabulary.
     min_overlap
-        Least bases an OCR must share with its target.
+        Minimum number of bases that an OCR and its target have in common.
     min_coverage
-        Least share of an OCR's own length that its target must cover, 0 to 1.
+        Minimum fraction of the length of an OCR that its target covers, 0 to 1.
     min_kept
-        Least share of all open OCRs, over all cells, that must find a target, 0 to 1; below it the mapping is refused.
+        Minimum fraction of the open OCRs over all cells that have a target, 0 to 1; if it is not reached, ValueError is raised.
     layer
-        Layer with the counts; ``X`` if None.
+        {layer}
     modality
-        Modality of a MuData; ``"atac"`` if None.
+        {modality}
 
     Returns
     -------
-    New AnnData, cells x target OCRs, CSR float32, with the ``obs``, ``obsm`` and ``obsp`` of `adata`, ``var`` of the target, and
+    New AnnData, cells x target OCRs, CSR float32, with the ``obs``, ``obsm`` and ``obsp`` of `adata`, ``var`` of the target, and with
 
     `.obs["map_ocrs_counts_kept"]`, `.obs["map_ocrs_open_kept"]`
-        Share of the cell's counts, and of its open OCRs, that found a target; NaN for an empty cell.
+        Fraction of the cell's counts, and of its open OCRs, that have a target; NaN for an empty cell.
     `.obs["map_ocrs_counts_lost"]`, `.obs["map_ocrs_open_lost"]`
-        Share that found none.
+        Fraction that has none.
     `.obs["map_ocrs_counts_ambiguous"]`, `.obs["map_ocrs_open_ambiguous"]`
-        Share kept from OCRs that overlap several target OCRs.
+        Fraction that is kept and comes from OCRs that overlap several target OCRs.
     `.uns["map_ocrs"]`
-        Numbers of OCRs kept, lost and ambiguous, of target OCRs and those reached, shares over all cells, and the thresholds.
+        Numbers of OCRs that are kept, lost and ambiguous, of target OCRs and of those with counts, fractions over all cells, and the
+        thresholds.
     `.uns["genome"]`
         ``"GRCh38"``.
 
     Raises
     ------
     ValueError
-        If either set is not on GRCh38, nothing overlaps, less than `min_kept` finds a target, a threshold is out of range, a value is
-        no count, or the model has no vocabulary of peaks.
+        If one of the sets is not on GRCh38, nothing overlaps, a smaller fraction than `min_kept` has a target, a threshold is out of range,
+        a value is not a count, or the model has no vocabulary of peaks.
     KeyError
-        If there is no such layer, modality or model.
+        If the layer, modality or model does not exist.
     """
     from anndata import AnnData
 
@@ -172,16 +175,16 @@ def map_ocrs(
         (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
     )
 
-    shares = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
+    fates = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
     chunks, counts, n_open = [], [], []
     for _, chunk in cells.iter_rows():
         chunks.append(chunk @ transfer)
-        # float64: sums of many counts stay exact
+        # float64, so that sums of many counts are exact
         is_open = sparse.csr_matrix((np.ones(chunk.nnz), chunk.indices, chunk.indptr), chunk.shape)
         counts.append(
-            np.column_stack([chunk.astype(np.float64) @ shares, np.asarray(chunk.sum(axis=1, dtype=np.float64))])
+            np.column_stack([chunk.astype(np.float64) @ fates, np.asarray(chunk.sum(axis=1, dtype=np.float64))])
         )
-        n_open.append(np.column_stack([is_open @ shares, np.diff(chunk.indptr)]))
+        n_open.append(np.column_stack([is_open @ fates, np.diff(chunk.indptr)]))
 
     obs = atac.obs.copy()
     summary: dict[str, int | float] = {
@@ -201,7 +204,7 @@ def map_ocrs(
             empty = np.full(len(sums), np.nan)
             obs[f"map_ocrs_{what}_{name}"] = np.divide(sums[:, column], sums[:, 3], out=empty, where=sums[:, 3] > 0)
             summary[f"{what}_{name}"] = float(total[column] / total[3]) if total[3] else float("nan")
-    if summary["open_kept"] < min_kept:  # not if no OCR is open at all
+    if summary["open_kept"] < min_kept:  # NaN, and so not refused, if no OCR is open at all
         msg = (
             f"Only {summary['open_kept']:.1%} of the open OCRs ({kept.mean():.1%} of the {len(source)} OCRs) overlap one of the {len(var)} "
             f"target OCRs, and min_kept={min_kept:.0%}. Check that coordinates are GRCh38 (hg19: sfa.pp.liftover_ocrs), lower "
@@ -217,7 +220,7 @@ def map_ocrs(
         uns={"genome": "GRCh38", "map_ocrs": summary},
     )
     logger.info(
-        "%d of %d OCRs (%.1f %% of counts) mapped to %d of %d target OCRs; %d overlapped several.",
+        "%d of %d OCRs (%.1f %% of counts) were mapped to %d of %d target OCRs; %d overlapped several",
         summary["n_ocrs_kept"],
         len(source),
         100 * summary["counts_kept"],

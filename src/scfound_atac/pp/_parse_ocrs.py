@@ -1,4 +1,4 @@
-"""Coordinates of OCRs into ``var``."""
+"""`parse_ocrs`: write the coordinates of OCRs into ``var``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._anndata import get_atac, role_of
+from .._docs import shared_docs
 from .._logging import logger
 from ..data.cells import read_columns
 from ..genome import chromosome_ids
@@ -18,25 +19,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@shared_docs
 def parse_ocrs(
     adata: AnnData | MuData, *, genome: str | None = None, modality: str | None = None, copy: bool = False
 ) -> AnnData | MuData | None:
-    """Write the coordinates of OCRs, and make sure they are on GRCh38.
+    """Write the coordinates of OCRs into ``var``, and make sure that they are on GRCh38.
 
-    Coordinates come from columns of ``var``, else from the names, see :func:`scfound_atac.genome.get_ocrs`. The genome build is
-    the one declared, by `genome` or by ``uns["genome"]``, else it is recognised, see
-    :func:`scfound_atac.genome.check_genome`. On an error nothing is written.
+    Coordinates are read from columns of ``var``, or else from the names, see :func:`scfound_atac.genome.get_ocrs`. The genome build is
+    the one that `genome` or ``uns["genome"]`` declares, or else it is recognised, see :func:`scfound_atac.genome.check_genome`. On an
+    error nothing is written.
 
     Parameters
     ----------
     adata
         Cells x OCRs.
     genome
-        Build of the OCRs, ``"GRCh38"`` to vouch for them; ``uns["genome"]``, else recognition, if None.
+        {genome}
     modality
-        Modality of a MuData; ``"atac"`` if None.
+        {modality}
     copy
-        Return a changed copy instead of writing into `adata`.
+        {copy}
 
     Returns
     -------
@@ -45,21 +47,21 @@ def parse_ocrs(
     `.var["chrom"]`
         Chromosome, ``"chr1"`` to ``"chr22"``, ``"chrX"``, ``"chrY"``. Other contigs keep their name; models leave them out.
     `.var["start"]`, `.var["end"]`
-        First base and base after the last, 0-based, int64.
+        Position of the first base, and of the base after the last one, 0-based, int64.
     `.uns["genome"]`
         ``"GRCh38"``.
 
     Raises
     ------
     ValueError
-        If names cannot be read, coordinates are wrong or repeated, or OCRs are not on GRCh38.
+        If names cannot be read, coordinates are invalid or repeated, or OCRs are not on GRCh38.
     """
     role = role_of(adata, modality)
     columns, ocrs = read_columns(get_atac(adata, modality), role, genome)
 
     result = adata.copy() if copy else adata
     atac = get_atac(result, modality)
-    # One assignment: columns that exist keep their place, and a view becomes a copy once.
+    # A single assignment, so that existing columns keep their place and a view becomes a copy only once.
     atac.var = _with_coordinates(atac.var, columns, ocrs)
     atac.uns["genome"] = "GRCh38"
     outside = chromosome_ids(ocrs["chrom"]) == 0
@@ -72,7 +74,7 @@ def parse_ocrs(
 
 
 def _with_coordinates(var: pd.DataFrame, columns: NDArray[np.int64], ocrs: pd.DataFrame) -> pd.DataFrame:
-    """The coordinates of OCRs in their rows; other rows, such as genes, keep what they have."""
+    """`var` with the coordinates of OCRs in their rows; other rows, such as those of genes, keep their values."""
     if len(columns) == len(var):
         return var.assign(**{name: ocrs[name].to_numpy() for name in ocrs})
     var = var.copy()

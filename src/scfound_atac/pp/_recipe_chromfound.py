@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .._anndata import get_atac
+from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells, prepare_rows
 from ._aggregate_neighbors import neighbor_sum
@@ -23,6 +24,7 @@ _LAYER = "chromfound_input"
 _N_NEIGHBORS, _N_COMPONENTS = 10, 50
 
 
+@shared_docs
 def recipe_chromfound(
     adata: AnnData | MuData,
     *,
@@ -39,44 +41,44 @@ def recipe_chromfound(
     modality: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Filter cells, filter OCRs, sum neighbours, normalise to the same total and take logarithms.
+    """Filter cells and OCRs, sum neighbouring cells, scale cells to the same total and take logarithms.
 
-    The steps of ChromFound (arXiv 2505.12638, appendix C) and of its released tutorial, which adds the sum over neighbours. The paper
-    does not name the total that cells are scaled to; 1e4 is this package's choice, since it does not depend on the other cells. X keeps
-    its values: only cells and OCRs that fail the filters go.
+    These are the steps of ChromFound (arXiv 2505.12638, appendix C) and of its released tutorial, which adds the sum over neighbours. The
+    paper does not state to which total cells are scaled; this package uses 1e4, which does not depend on the other cells. ``X`` keeps its
+    values and only loses the cells and OCRs that do not pass the filters.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, counts; subset in place by the filters.
+        Cells x OCRs with counts. It is subset in place by the filters.
     layer
-        Layer with the counts; X by default.
+        {layer}
     min_ocrs, max_ocrs
-        As in `filter_cells`; None for no bound.
+        Minimum and maximum number of open OCRs of a cell, as in `filter_cells`; None for no bound.
     min_cells, min_fraction, groupby
-        As in `filter_ocrs`; ``min_cells=None`` without `groupby` keeps all OCRs.
+        Rule by which OCRs are kept, as in `filter_ocrs`; ``min_cells=None`` without `groupby` keeps all OCRs.
     aggregate
-        Sum each cell with its neighbours as in `aggregate_neighbors`: True for 10 neighbours, a number, or False to leave it out.
+        Sum each cell with its neighbours as in `aggregate_neighbors`: True for 10 neighbours, a number, or False for no sum.
     target_sum
-        Total of every cell; None leaves it out.
+        Total to which every cell is scaled; None for no scaling.
     log1p
         Take ``log(1 + x)``.
     seed
-        Seed of the neighbour search.
+        Random seed of the neighbour search.
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
     None, or the changed copy if `copy`. Sets ``layers["chromfound_input"]`` (CSR float32), ``obs["n_ocrs"]`` and
-    ``uns["recipe_chromfound"]`` with the steps; on any error `adata` stays as it was.
+    ``uns["recipe_chromfound"]`` with the steps. On any error `adata` is unchanged.
 
     Raises
     ------
     KeyError
-        If the layer or column is missing.
+        If the layer or column does not exist.
     ValueError
         If the values are not counts, a filter leaves nothing, or `adata` is backed.
     """
@@ -84,8 +86,8 @@ def recipe_chromfound(
     given = Cells.read(adata, layer=layer, modality=modality, coordinates=False)
     if layer is None and "log1p" in get_atac(adata, modality).uns:
         msg = (
-            f"{given.role}.X is already normalised, as {given.role}.uns['log1p'] says, and the recipe wants counts. Pass layer= a layer "
-            "with counts."
+            f"{given.role}.X is already normalised, as {given.role}.uns['log1p'] shows, and the recipe needs counts. Pass a layer with "
+            "counts as layer=."
         )
         raise ValueError(msg)
     groups = None if groupby is None else read_labels(given.column(groupby), groupby, role=given.role)[0]
@@ -121,12 +123,12 @@ def recipe_chromfound(
     is_ocr = np.zeros(given.n_vars, dtype=bool)
     is_ocr[given.var_columns(np.arange(given.n_ocrs))] = True
     subset(data, atac, cells=cells, ocrs=keep)
-    columns = np.flatnonzero(is_ocr[keep])  # other columns, such as genes, stay and are 0 in the layer
+    columns = np.flatnonzero(is_ocr[keep])  # other columns, such as genes, are kept and are 0 in the layer
     values = csr_matrix(
         (values.data, columns[values.indices], values.indptr), shape=(len(values.indptr) - 1, int(keep.sum()))
     )
     atac.obs["n_ocrs"] = n_ocrs[cells]
     atac.layers[_LAYER] = values
-    # h5ad files have no None: a step that was left out is not listed
+    # Steps that were left out are not listed, because h5ad files cannot store None.
     atac.uns["recipe_chromfound"] = {name: value for name, value in steps.items() if value is not None}
     return data if copy else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import check_key
 from ..inference.spectral import spectral_fit
 from ._counts import read_counts
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+@shared_docs
 def spectral(
     adata: AnnData | MuData,
     *,
@@ -30,38 +32,38 @@ def spectral(
 ) -> AnnData | MuData | None:
     """Laplacian eigenmaps of the cosine similarity between cells (SnapATAC2; Zhang et al. 2024, Nature Methods 21:217).
 
-    The stronger of this package's two linear baselines; `lsi` is the other.
+    This is the stronger of the two linear baselines of this package; the other one is `lsi`.
 
-    Counts are weighted by ``log(n_cells / n_cells_open)`` of their OCR and each cell is scaled to unit length. The similarity matrix S
-    of these vectors, with its diagonal set to 0, is normalised by its row sums d: ``S[i, j] / sqrt(d[i] * d[j])``. The embedding is its
-    eigenvectors of largest positive eigenvalue, each times the square root of that value. S is never formed: products with
-    it cost two products with the counts.
+    Counts are weighted by ``log(n_cells / n_cells_open)`` of their OCR, and each cell is scaled to unit length. The similarity matrix S
+    of these vectors, with its diagonal set to 0, is normalised by its row sums d: ``S[i, j] / sqrt(d[i] * d[j])``. The embedding consists
+    of the eigenvectors with the largest positive eigenvalues, each times the square root of its eigenvalue. S is never computed, because
+    a product with S only needs two products with the counts.
 
-    SnapATAC2 2.10 asks its solver for the eigenvalues of largest *magnitude* and then drops the negative ones, so that it may return fewer
-    components; those it returns are the same. It has no answer for cells without counts, which must be filtered out before.
+    SnapATAC2 2.10 asks its solver for the eigenvalues of largest *magnitude* and then drops the negative ones. It may therefore return
+    fewer components; those that it returns are the same. It cannot handle cells without counts, which must be filtered out first.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, counts.
+        {adata_counts}
     n_components
-        Most components kept; fewer if fewer eigenvalues are positive.
+        Maximum number of components; there are fewer if fewer eigenvalues are positive.
     layer
-        Layer with the counts; X by default.
+        {layer}
     key_added
-        Name in ``obsm``.
+        Key in ``obsm``.
     seed
-        Seed of the solver's first vector.
+        Random seed of the start vector of the solver.
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     copy
-        Leave `adata` as it is and return the result.
+        {copy}
 
     Returns
     -------
-    None, or the changed copy if `copy`. Sets ``obsm[key_added]``, float32 of shape (n_cells, <= n_components). Cells that share no OCR
-    of any weight with another cell are zero. The sign of a component, which eigenvectors leave open, is such that its largest weight
-    on an OCR is positive.
+    None, or the changed copy if `copy`. Sets ``obsm[key_added]``, float32 of shape (n_cells, <= n_components). Cells that have no
+    weighted OCR in common with another cell are zero. The sign of an eigenvector is arbitrary; it is chosen such that the largest weight
+    of a component on an OCR is positive.
 
     Raises
     ------

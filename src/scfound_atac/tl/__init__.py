@@ -1,4 +1,4 @@
-"""Tools: what a model says about cells."""
+"""Tools that apply models to cells: embedding, labels, expression, imputation."""
 
 from __future__ import annotations
 

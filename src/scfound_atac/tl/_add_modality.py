@@ -1,4 +1,4 @@
-"""A modality more in a MuData."""
+"""Add a modality to a MuData."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def refuse_view(mdata: MuData) -> None:
-    """ValueError if `mdata` is a view, which cannot be given a modality."""
+    """Raise ValueError if `mdata` is a view, to which no modality can be added."""
     if mdata.is_view:
-        msg = "This MuData is a view of another one and cannot be given a modality: pass mdata = mdata.copy(), or copy=True."
+        msg = "This MuData is a view of another one, to which no modality can be added: call mdata = mdata.copy() first, or pass copy=True."
         raise ValueError(msg)
 
 
 def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
-    """Put `added` into `mdata` under `key`, in place of what is there.
+    """Store `added` as modality `key` of `mdata`, and replace a modality of that name.
 
     Raises
     ------
@@ -35,10 +35,10 @@ def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     ):
         mdata.mod[key] = added
         return
-    # The default of MuData 0.3 fails where modalities share some names; 0.4 knows this way alone and has no such option.
+    # By default MuData 0.3 fails if modalities have some names in common. MuData 0.4 always behaves as with this option, and lacks it.
     options = mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext()
     with options, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # symbols may stand in the modality of measured expression too
+        warnings.simplefilter("ignore", UserWarning)  # the modality of measured expression may have the same gene names
         if old is not None:
             del mdata.mod[key]
             mdata.update()

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import annotation_keys
 from .._logging import logger
 from ..data import Cells
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..model import CellAnnotator
 
 
+@shared_docs
 def annotate(
     adata: AnnData | MuData,
     *,
@@ -43,76 +45,82 @@ def annotate(
     copy: bool = False,
     **finetune_options: Any,
 ) -> AnnData | MuData | None:
-    """Label cells by a labelled reference, and say which are like none of its labels.
+    """Label cells by a labelled reference, and mark cells that resemble none of its labels.
 
-    A pretrained network reads the cells of both; a linear head on its vectors, and on the spectral components of the counts, learns the
-    reference's labels (`scfound_atac.model.CellAnnotator`). The query may have other OCRs than the reference: where they overlap, counts
-    are compared too, and where they do not, labels rest on what is known of the open regions. Confidence is calibrated on cells of
-    the reference that were held out; a query from another laboratory will deserve less.
+    A pretrained network reads the cells of both. A linear head learns the labels of the reference from the vectors of the network and from
+    spectral components of the counts (`scfound_atac.model.CellAnnotator`). The query may have other OCRs than the reference: where they
+    overlap, the counts are compared as well; elsewhere, labels rest on what is known of the open regions. Confidence is calibrated on
+    held-out cells of the reference, so it is too optimistic for a query from another laboratory.
 
     Parameters
     ----------
     adata
-        Cells to label: cells x OCRs with counts, GRCh38.
+        Cells to label: cells x OCRs with counts, on GRCh38, or a MuData with such a modality.
     reference
-        Labelled cells; the labelled cells of `adata` itself if None.
+        Labelled cells; if None, the labelled cells of `adata` itself.
     labels_key
-        Column of ``obs`` of the reference. Cells without a label are left out.
+        Column of ``obs`` of the reference with the labels. Cells without a label are left out.
     annotator
-        A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Its backbone, mode,
-        seed and neighbours are those it was trained with.
+        A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Model, mode, seed and
+        number of neighbours are then those of its training.
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
-        folder or a loaded checkpoint.
+        {backbone}
     mode
-        ``"probe"`` leaves the backbone as it is (seconds on a CPU); ``"finetune"`` trains it on the reference first; ``"paper"`` is the
-        head of the backbone's paper. See `scfound_atac.model.CellAnnotator.train`.
+        - ``"probe"``: the network stays as it is (seconds on a CPU).
+        - ``"finetune"``: the network is trained on the reference first.
+        - ``"paper"``: the head of the network's paper.
+
+        See `scfound_atac.model.CellAnnotator.train`.
     layer, reference_layer
         Layers with the counts of `adata` and of the reference; ``X`` if None.
     genome
-        Genome build of both, if it cannot be recognised.
+        Genome build of both, ``"GRCh38"``, if it cannot be recognised.
     modality
-        Modality of a MuData, ``"atac"`` if None.
+        {modality}
     n_neighbors
-        Cells of `adata` over which novelty is averaged, because a single cell is sparse; 0 judges each cell by itself, so that its
-        label does not depend on the others. So is done where `adata` has less than ten times as many cells. Averaging finds more of the
-        cells without a label in the reference, and flags more of the others.
-    device, batch_size
-        As in `scfound_atac.tl.embed`.
+        Number of neighbouring cells of `adata` over which novelty is averaged, because a single cell is sparse. With 0 each cell is judged
+        by itself, so that its label does not depend on other cells; the same holds if `adata` has fewer than ``10 * n_neighbors`` cells.
+        Averaging finds more cells of new types, and also marks more cells of known types as unknown.
+    device
+        {device}
+    batch_size
+        {batch_size}
     seed
-        Of everything that is random.
+        {seed}
     key_added
-        Stem of the names that are written, instead of `labels_key`.
+        Prefix of the names that are written, instead of `labels_key`.
     copy
-        Return a copy instead of writing in place.
+        {copy}
     **finetune_options
-        ``max_epochs``, ``lr``, ... of `scfound_atac.model.CellAnnotator.train`.
+        ``max_epochs``, ``lr`` and other options of `scfound_atac.model.CellAnnotator.train`.
 
     Returns
     -------
-    None, or the copy. Sets, with `labels_key` ``"cell_type"``:
+    None, or the copy. With `labels_key` ``"cell_type"``, sets:
 
     `adata.obs['cell_type_pred']` : categorical
-        A label of the reference, or ``"unknown"``: for cells whose novelty is above a threshold that was found by leaving out each
-        label of the reference in turn, and for cells without an open OCR. With other OCRs than the reference's the threshold moves with
-        the median of the query, most of whose cells are then taken to be of known types.
+        A label of the reference, or ``"unknown"`` for cells without an open OCR and for cells whose novelty exceeds a threshold. The
+        threshold is found by leaving out each label of the reference in turn. If the query has other OCRs than the reference, the
+        threshold is shifted with the median novelty of the query, which assumes that most of its cells are of known types.
     `adata.obs['cell_type_confidence']` : float
         Calibrated probability of the most likely label of the reference, also for unknown cells.
     `adata.obs['cell_type_novelty']` : float
         Distance to the nearest cells of the reference, averaged over `n_neighbors`.
     `adata.obsm['cell_type_probabilities']` : ndarray (n_obs, n_labels), float32
-        Of every label, in the order of ``adata.uns['cell_type_annotation']['labels']``.
+        Probability of every label, in the order of ``adata.uns['cell_type_annotation']['labels']``.
     `adata.uns['cell_type_annotation']` : dict
-        ``labels``; ``params`` (backbone and checksum, mode, layer, seed, version, share of the reference's OCRs that the query was measured
-        on); ``report`` (on held-out cells of the reference: accuracy, macro-F1, AUC, ECE; how well labels left out were found).
+        - ``labels``: the labels of the reference
+        - ``params``: model and checksum, mode, layer, seed, version, and ``fraction_ocrs``, the fraction of the reference's OCRs that
+          overlap those of the query
+        - ``report``: on held-out cells of the reference, accuracy, macro-F1, AUC and ECE, and how well labels that were left out were found
 
     Raises
     ------
     KeyError
-        If there is no such column, layer, modality or model.
+        If a column, layer, modality or model does not exist.
     ValueError
-        If counts or coordinates are not usable, there are fewer than two labels, or both or none of `annotator` and `labels_key`
-        are given. `adata` is then as it was.
+        If counts or coordinates cannot be used, there are fewer than two labels, or both or none of `annotator` and `labels_key` are given.
+        `adata` is unchanged then.
 
     Examples
     --------
@@ -123,12 +131,12 @@ def annotate(
     from ..model import CellAnnotator
 
     if (annotator is None) == (labels_key is None):
-        msg = "Pass reference= and labels_key=, or annotator= a trained one."
+        msg = "Pass reference= and labels_key=, or a trained annotator=, and not both."
         raise ValueError(msg)
     atac = get_atac(adata, modality)
     check_target(atac, copy=copy)
     run: dict[str, Any] = {"device": device, "batch_size": batch_size}
-    # Read first, so that nothing is trained for cells that cannot be read.
+    # Read the query before training, so that no time is lost if it cannot be used.
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
     if annotator is None:
         keys = annotation_keys(key_added or str(labels_key))
@@ -147,7 +155,7 @@ def annotate(
         )
     else:
         if reference is not None or finetune_options:
-            msg = "A trained annotator= has its labels already: leave reference= and options of training out."
+            msg = "A trained annotator= already has its labels: leave out reference= and options of training."
             raise ValueError(msg)
         annotator = annotator if isinstance(annotator, CellAnnotator) else CellAnnotator.load(annotator)
         keys = annotation_keys(key_added or annotator.labels_key)
@@ -174,7 +182,7 @@ def annotate(
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
-    # Without their index: names of cells may repeat.
+    # Values without their index, because names of cells may repeat.
     atac.obs[keys.labels] = predicted.labels.array
     atac.obs[keys.confidence] = predicted.confidence.to_numpy()
     atac.obs[keys.novelty] = predicted.novelty.to_numpy()

@@ -1,4 +1,4 @@
-"""`embed`: cells to vectors with a pretrained network."""
+"""`embed`: vectors of cells from a pretrained model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import embedding_keys
 from .._logging import logger
 from .._settings import settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..inference.options import Precision
 
 
+@shared_docs
 def embed(
     adata: AnnData | MuData,
     *,
@@ -50,103 +52,108 @@ def embed(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Embed cells with a pretrained model, without labels or training.
+    """Embed cells with a pretrained model, without labels and without training.
 
-    What happens depends on the kind of `model`:
+    The computation depends on the kind of `model`. The models page describes each of them.
 
-    ``"region-set"``, the default
-        A network reads each cell's open OCRs, each known by the tissues it is open in, and gives a cell vector; beside it stand the
-        spectral components of the cell's own counts. Both are rotated to common principal components. See the models page.
-    ``"biosample-prior"``, ``"biosample-mix"``
-        The same knowledge without a network: the mean of the open regions' factors; TF-IDF plus the profile imputed from them.
-    ChromFound (``"chromfound-bmmc"``, ``"chromfound"``, a folder)
-        *All* OCRs go through the network in genome order; the hidden state of every OCR is averaged over the hidden dimensions, and the
-        resulting vector, one number per OCR, is reduced by PCA (arXiv 2505.12638, section A.1; the paper keeps 50 components).
-    EpiFoundation (a folder of its weights and vocabularies)
-        The open OCRs that its vocabulary of peaks holds go through a transformer as a set; the vector of the cell token is the
-        embedding (bioRxiv 2025.02.05.636688, section 3.3.2). An OCR stands for the peak it shares most bases with. Of a cell with more
-        peaks than the network reads, a part chosen by `seed` and the cell's name is read.
+    - ``"region-set"``, the default: combines two views of a cell. A network reads the open OCRs, each described by the tissues in which it
+      is open, and gives a cell vector; spectral components describe the cell's own counts. Principal components of both together are
+      the embedding.
+    - ``"biosample-prior"``, ``"biosample-mix"``: linear models on the same description of OCRs. The first averages it over the open OCRs;
+      the second adds the profile imputed from it to TF-IDF.
+    - ChromFound (``"chromfound-bmmc"``, ``"chromfound"``, or a folder): *all* OCRs go through the network in genome order. The hidden state
+      of each OCR is averaged, which gives one number per OCR, and PCA reduces this vector (arXiv 2505.12638, section A.1).
+    - EpiFoundation (a folder with weights and vocabularies): the open OCRs go through a transformer as a set of peaks of its vocabulary.
+      The state of the cell token is the embedding (bioRxiv 2025.02.05.636688, section 3.3.2). Cells with more peaks than the network reads
+      are subsampled, reproducibly by `seed` and the name of the cell.
 
-    Column order, chromosome naming, batch size, sparse format and cell order do not change a cell's result beyond rounding. OCRs on
-    chromosomes the model does not know (chrM, scaffolds) are left out, with a warning.
+    The embedding of a cell does not depend on the order of columns or cells, chromosome naming, batch size or sparse format, except for
+    rounding. OCRs on chromosomes that the model does not know (chrM, scaffolds) are left out, with a warning.
 
     Parameters
     ----------
     adata
-        Cells by OCRs with coordinates in ``var`` or in the names (GRCh38, 0-based half-open). Dense, CSR, CSC, backed, zarr or dask.
-        A MuData is taken by its ``atac`` modality.
+        {adata_grch38}
     model
-        A name from `scfound_atac.hub.list_models`, a folder (ours, or the authors' released form), or a loaded checkpoint. The default
-        is in the package; nothing is downloaded for it.
+        {model}
     layer
-        Layer to read; ``X`` if None.
+        {layer}
     recipe
-        How counts are prepared, cell by cell, before the model sees them. ``"auto"``: as the model was trained. For ChromFound that is
-        ``"chromfound"``, total-count normalisation and log1p as in the paper (Appendix C); the other models take counts. A mapping with
-        ``target_sum`` and/or ``log1p`` changes it; None feeds the matrix as it is, whatever it holds.
-        The authors' summing of neighbouring cells is a step of its own: `scfound_atac.pp.recipe_chromfound`.
+        How the values of each cell are prepared for the model.
+
+        - ``"auto"``: as in the training of the model. For ChromFound this is ``"chromfound"``, for the other models the counts themselves.
+        - ``"chromfound"``: scale the counts of each cell to the same total and take log1p (Appendix C of the paper). A mapping with
+          ``target_sum`` and/or ``log1p`` changes these two steps.
+        - None: use the matrix as it is.
+
+        The sum over neighbouring cells in the authors' tutorial is a separate step: `scfound_atac.pp.recipe_chromfound`.
     pooling
-        What is read from the model. ChromFound: ``"hidden_mean"`` (the paper's) or ``"reconstruction"``, the decoder's accessibility.
-        Region-set: ``"mixture"``, or ``"reconstruction"``, the predicted log fold change of each OCR over the mean cell. The linear
-        models: ``"profile"``. EpiFoundation: ``"cls"``. ``"auto"`` is the first of each.
+        Which output of the model is used. ``"auto"`` is the first of each list:
+
+        - region-set: ``"mixture"`` (both views), ``"reconstruction"`` (predicted log fold change of each OCR over the mean cell)
+        - linear models: ``"profile"``
+        - ChromFound: ``"hidden_mean"`` (as in the paper), ``"reconstruction"`` (the accessibility from the decoder)
+        - EpiFoundation: ``"cls"`` (the cell token)
     n_components
-        Number of principal components, or None for the whole vector of length ``n_vars`` in the data's own column order (dense: 4 bytes x
-        cells x OCRs; OCRs that were left out are 0). Of a mixture, which has no such vector, None gives the reconstruction. ``"auto"`` is
-        50; of EpiFoundation it is None, the network's own vector.
+        Number of principal components. ``"auto"`` is 50; for EpiFoundation it is None, which gives the vector of the network itself.
+        For the other models None gives one number per OCR in the column order of `adata` (dense, 4 bytes x cells x OCRs, 0 for OCRs that
+        were left out); since ``"mixture"`` has no such numbers, it is then replaced by ``"reconstruction"``.
     basis
-        AnnData embedded before with the same model and the same OCRs (in any order): its components are used instead of fitting new
-        ones, so both land in the same space. Give `key_added` as it was given there. EpiFoundation needs none: it has one space for all.
+        AnnData that was embedded before with the same model, the same OCRs (in any order) and the same `key_added`. Its components are
+        used, and no new ones are fitted, so that both data sets lie in the same space. EpiFoundation needs no basis, as all its
+        embeddings lie in one space.
     n_fit_cells
-        PCA, and what else depends on the cells together, is fitted to at most this many, chosen by `seed` and cell name.
+        Maximum number of cells to which PCA and other steps that depend on several cells are fitted. They are chosen by `seed` and name.
     genome
-        Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
+        {genome}
     modality
-        Modality of a MuData, ``"atac"`` if None.
+        {modality}
     batch_size
-        Cells per forward pass; ``"auto"`` goes by the device's memory. This and the next two matter to ChromFound and EpiFoundation alone:
-        for the other models a CPU is enough.
+        Cells per forward pass; ``"auto"`` chooses it by the memory of the device. Only ChromFound and EpiFoundation use `batch_size`,
+        `device` and `precision`; a CPU is enough for the other models.
     device
-        ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        {device}
     precision
-        ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 on a GPU that has it, if it agrees with fp32 on the first batch; EpiFoundation: fp32.
+        {precision}
     seed
-        Chooses the cells PCA is fitted to when there are more than `n_fit_cells`, and the peaks of cells that have too many.
+        Random seed. It chooses the cells for PCA if there are more than `n_fit_cells`, and the peaks of cells that have too many.
     key_added
         Key in ``obsm`` and ``uns`` instead of ``X_sfa`` and ``sfa``.
     copy
-        Return a copy instead of writing in place.
+        {copy}
 
     Returns
     -------
     None, or the copy. Sets:
 
     `adata.obsm['X_sfa' | key_added]` : ndarray (n_obs, n_components), float32
-        The embedding. The key is the same for every model, so that a notebook runs on with another one; ``uns`` says which it was.
-    `adata.varm['sfa_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
-        Principal axes, unless `n_components` is None; of a mixture the spectral axes.
-    `adata.varm['sfa_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
-        What is subtracted before projecting; of a mixture zero.
+        The embedding. The key is the same for every model, so that code for one model also works for another.
     `adata.uns['sfa' | key_added]['params']` : dict
-        Model name and checksum, package version, recipe, layer, seed and so on. Beside it stands what `basis` needs again.
+        Name and checksum of the model, package version, recipe, layer, seed and other parameters. Other entries of ``uns`` are for `basis`.
+    `adata.varm['sfa_pcs' | key_added + '_pcs']` : ndarray (n_vars, n_components)
+        Principal axes, unless `n_components` is None; for ``"mixture"`` the axes of the spectral view.
+    `adata.varm['sfa_mean' | key_added + '_mean']` : ndarray (n_vars, 1)
+        The mean that is subtracted before projecting; 0 for ``"mixture"``.
 
-    EpiFoundation has no axes in ``varm``; principal axes, if asked for, stand in ``uns``. It sets besides:
+    EpiFoundation stores principal axes, if there are any, in ``uns`` instead of ``varm``. It also sets:
 
     `adata.uns['sfa' | key_added]['coverage']` : dict
-        ``share_vocabulary`` (peaks that some OCR reaches), ``share_ocrs`` and ``share_open`` (OCRs, and open OCRs over all cells, with a
-        peak in the vocabulary), ``n_vocabulary``, ``max_tokens``, ``n_cells_subsampled``.
+        - ``fraction_vocabulary``: fraction of the peaks of the vocabulary that overlap an OCR
+        - ``fraction_ocrs``, ``fraction_open``: fraction of the OCRs, and of the open OCRs over all cells, that overlap a peak
+        - ``n_vocabulary``, ``max_tokens``, ``n_cells_subsampled``
     `adata.obs['sfa_n_tokens' | key_added + '_n_tokens']` : int
-        Peaks by which the cell was read.
+        Number of peaks that were read for the cell.
     `adata.obs['sfa_open_kept']`, ``..._open_lost``, ``..._open_ambiguous`` : float
-        Share of the cell's open OCRs with a peak, without one, and with several to choose from; NaN for an empty cell.
+        Fraction of the cell's open OCRs that overlap a peak, overlap none, and overlap several; NaN for an empty cell.
 
     Raises
     ------
     ValueError
-        For coordinates that are missing, unparsable, duplicated or not GRCh38; negative, NaN or infinite values; values that look
-        normalised while a `recipe` is set; zero cells; one cell with PCA; a `basis` of another model or OCR set; hardly any open OCR in the
-        vocabulary of the model. `adata` is then as it was.
+        If coordinates are missing, unreadable, repeated or not on GRCh38; values are negative, NaN or infinite, or look normalised while a
+        recipe is set; there are no cells, or one cell with PCA; `basis` belongs to another model or OCR set; or hardly any open OCR
+        overlaps the vocabulary of the model. `adata` is unchanged then.
     KeyError
-        For a layer, modality, model or basis that does not exist.
+        If a layer, modality, model or basis does not exist.
 
     Examples
     --------
@@ -178,7 +185,7 @@ def embed(
         )
     )
     if basis is not None and not kind.has_basis:
-        msg = f"Model {checkpoint.name!r} needs no basis: all cells that it embeds land in one space. Leave basis and n_components out."
+        msg = f"Model {checkpoint.name!r} needs no basis: all cells that it embeds lie in one space. Leave out basis= and n_components=."
         raise ValueError(msg)
     earlier = None if basis is None else _read_basis(basis, modality, keys, checkpoint, request)
     cells = Cells.read(
@@ -218,7 +225,7 @@ def embed(
 def _read_basis(
     basis: AnnData | MuData, modality: str | None, keys: EmbeddingKeys, checkpoint: Checkpoint, request: Request
 ) -> Basis:
-    """The axes that an earlier call left in `basis`, after checking that they belong to this model and these options."""
+    """The axes that an earlier call stored in `basis`, after a check that they belong to this model and these options."""
     from ..inference.kind import Basis
 
     reference = get_atac(basis, modality, "basis")
@@ -231,7 +238,7 @@ def _read_basis(
         if (theirs := record["params"][name]) != value:
             msg = f"basis was embedded with {name}={theirs!r}, this call has {value!r}; use the same model, pooling and recipe."
             raise ValueError(msg)
-    # It was checked when it was embedded, perhaps with a build that was declared then.
+    # The build was checked when `basis` was embedded, possibly because the caller declared it then.
     columns, ocrs = read_columns(reference, "basis", declared_genome(reference.uns.get("genome")) or "GRCh38")
     components, mean = (np.asarray(reference.varm[key])[columns] for key in (keys.pcs, keys.mean))
     return Basis(ocrs, components, mean[:, 0], record)
@@ -241,7 +248,7 @@ def _write(adata: AnnData, cells: Cells, result: Embedded, keys: EmbeddingKeys, 
     record: dict[str, Any] = {"params": params, **result.tables}
     if result.variance_ratio is not None:
         record["variance_ratio"] = result.variance_ratio
-    for stale in (keys.pcs, keys.mean):  # of an earlier call with this key: they no longer belong to obsm
+    for stale in (keys.pcs, keys.mean):  # axes of an earlier call with this key do not belong to the new embedding
         adata.varm.pop(stale, None)
     for name, values in result.columns.items():
         adata.obs[f"{keys.uns}_{name}"] = values

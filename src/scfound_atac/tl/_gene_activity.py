@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
 from ..data import Cells, prepare_rows
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
     from ..datasets.gene_table import Genes
 
-_TARGET_SUM = 1e4
+_TARGET_SUM = 1e4  # counts per cell after scaling, as is usual for expression
 
 
+@shared_docs
 def gene_activity(
     adata: AnnData | MuData,
     *,
@@ -40,66 +42,70 @@ def gene_activity(
     key_added: str = GENE_ACTIVITY,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Sum a cell's counts over the promoter and body of each gene.
+    """Sum the counts of a cell over the promoter and body of each gene.
 
-    The simplest guess of expression from accessibility, and the baseline that `scfound_atac.tl.predict_rna` has to beat. An OCR that
+    The simplest estimate of expression from accessibility, and the baseline that `scfound_atac.tl.predict_rna` has to beat. An OCR that
     overlaps several genes counts for each of them; an OCR counts once for a gene, wherever its bases lie.
 
     Parameters
     ----------
     adata
-        Cells by OCRs on GRCh38, with counts or 0/1. Dense, CSR, CSC, backed, zarr or dask. A MuData is taken by its ``atac`` modality.
+        {adata_grch38}
     genes
         Path of a BED file, a DataFrame with ``chrom``, ``start``, ``end``, ``name`` and ``strand``, or None for the table that
         `scfound_atac.datasets.genes` downloaded before (nothing is downloaded here). See `scfound_atac.genome.read_genes`.
     upstream, downstream
-        Bases by which a gene's body is extended before the start of its transcription and beyond its end; the defaults are those of
-        Signac's GeneActivity (Stuart et al. 2021).
+        Number of bases by which the body of a gene is extended before the start of its transcription and beyond its end. The defaults are
+        those of GeneActivity in Signac (Stuart et al. 2021).
     weights
-        ``"none"``: OCRs that overlap the extended body, each with weight 1. ``"distance"``: OCRs up to 100 kb away too, with weight
-        ``exp(-d / 5000) + exp(-1)`` for d bases, as in ArchR (Granja et al. 2021).
+        ``"none"``: OCRs that overlap the extended body, each with weight 1. ``"distance"``: OCRs up to 100 kb away as well, with weight
+        ``exp(-d / 5000) + exp(-1)`` at a distance of d bases, as in ArchR (Granja et al. 2021).
     normalize
-        ``"log1p"``: counts are scaled to 10,000 per cell over all OCRs, summed, and ``log(1 + x)`` is taken, so that cells of different
-        depth compare. ``"total"`` leaves out the logarithm, None the scaling too: sums of counts, as Signac gives them. Since depth is
-        that of the whole cell, a gene's value does not depend on which other genes are in the table.
+        - ``"log1p"``: counts are scaled to 10,000 per cell over all OCRs, summed over genes, and ``log(1 + x)`` is taken, so that cells of
+          different depth can be compared.
+        - ``"total"``: the same without the logarithm.
+        - None: sums of counts, as in Signac.
+
+        Depth is that of the whole cell, so the value of a gene does not depend on which other genes are in the table.
     layer
-        Layer to read; ``X`` if None.
+        {layer}
     genome
-        Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
+        {genome}
     modality
-        Modality of a MuData, ``"atac"`` if None.
+        {modality}
     key_added
         Name of what is written.
     copy
-        Return a copy instead of writing in place.
+        {copy}
 
     Returns
     -------
-    None, or the copy. Genes that no OCR reaches are left out, the others keep the order of the table. Sets, in an AnnData:
+    None, or the copy. Genes that no OCR reaches are left out; the others keep the order of the table. Sets in an AnnData:
 
     `adata.obsm['gene_activity' | key_added]` : csr_matrix (n_obs, n_genes), float32
-        The activities. Sparse, since a frame of all genes is dense: 80 kB per cell.
+        The activities. They are sparse because a frame of all genes would be dense: 80 kB per cell.
     `adata.uns['gene_activity' | key_added]['genes']` : DataFrame
-        One row per column of it, indexed by symbol: ``chrom``, ``start``, ``end``, ``strand``, and ``n_ocrs``, how many OCRs count.
-        ``AnnData(adata.obsm["gene_activity"], obs=adata.obs, var=adata.uns["gene_activity"]["genes"])`` is a table of its own.
+        One row per column of this matrix, indexed by symbol: ``chrom``, ``start``, ``end``, ``strand``, and ``n_ocrs``, the number of OCRs
+        that count for the gene. ``AnnData(adata.obsm["gene_activity"], obs=adata.obs, var=adata.uns["gene_activity"]["genes"])`` puts both
+        together.
     `adata.uns['gene_activity' | key_added]['params']` : dict
-        Arguments, package version.
+        Arguments and package version.
 
-    In a MuData, that table as a new modality:
+    Sets in a MuData, as a new modality:
 
     `mdata.mod['gene_activity' | key_added]` : AnnData (n_obs, n_genes)
-        ``X`` as above, ``obs`` a copy of that of the modality that was read, ``var`` the table of genes,
-        ``uns["gene_activity"]["params"]``.
+        ``X`` as above, ``obs`` copied from the modality that was read, ``var`` the table of genes, and ``uns["gene_activity"]["params"]``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file, or `genes` is None and nothing was downloaded.
+        If the file does not exist, or `genes` is None and nothing was downloaded.
     ValueError
-        For coordinates that are missing, unparsable, duplicated or not GRCh38; a table of genes that is not one; negative, NaN or infinite
-        values; an unknown option; no OCR that reaches a gene; a modality of that name that something else wrote. `adata` is then as it was.
+        If coordinates are missing, unreadable, repeated or not on GRCh38; `genes` is not a table of genes; values are negative, NaN or
+        infinite; an option is unknown; no OCR reaches a gene; or there is a modality named `key_added` that this function did not write.
+        `adata` is unchanged then.
     KeyError
-        For a layer or modality that does not exist.
+        If a layer or modality does not exist.
 
     Examples
     --------
@@ -119,7 +125,7 @@ def gene_activity(
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and GENE_ACTIVITY not in adata[key_added].uns:
-        msg = f"The MuData has a modality {key_added!r} that is no gene activity. Pass another key_added."
+        msg = f"The MuData has a modality {key_added!r} that is not a gene activity. Pass another key_added."
         raise ValueError(msg)
     gene_table = read_genes(given_or_downloaded(genes))
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
@@ -153,13 +159,13 @@ def gene_activity(
 def _reached(
     ocrs: pd.DataFrame, genes: pd.DataFrame, upstream: int, downstream: int, weights: Literal["none", "distance"]
 ) -> tuple[pd.DataFrame, csr_matrix]:
-    """The genes that some OCR reaches, and the weights (n_ocrs, n_genes) of all OCRs for them."""
+    """The genes that at least one OCR reaches, and the weights (n_ocrs, n_genes) of all OCRs for them."""
     per_ocr = gene_weights(ocrs, genes, upstream=upstream, downstream=downstream, weights=weights)
     n_ocrs = per_ocr.getnnz(axis=0)
     reached = np.flatnonzero(n_ocrs)
     if len(reached) == 0:
         msg = (
-            f"None of the {len(ocrs)} OCRs reaches one of the {len(genes)} genes. Check that both are on GRCh38 "
+            f"None of the {len(ocrs)} OCRs reaches any of the {len(genes)} genes. Check that both are on GRCh38 "
             "(hg19: sfa.pp.liftover_ocrs), or pass genes= a table with genes near these OCRs."
         )
         raise ValueError(msg)

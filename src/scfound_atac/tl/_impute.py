@@ -1,4 +1,4 @@
-"""`impute`: denoised accessibility, as a sparse layer or on disk."""
+"""`impute`: denoised accessibility, as a sparse layer or in a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import IMPUTED, check_key
 from .._logging import logger
 from .._settings import settings
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from ..inference.options import Precision
 
-_TIMES_OPEN = 3
+_TIMES_OPEN = 3  # n_kept="auto", in numbers of open OCRs of the median cell
 
 
+@shared_docs
 def impute(
     adata: AnnData | MuData,
     *,
@@ -45,72 +47,73 @@ def impute(
     key_added: str = IMPUTED,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Expected accessibility of every OCR in every cell: which of the many closed ones were likely just not sampled.
+    """Expected accessibility of every OCR in every cell: which of the many closed OCRs were probably just not sampled.
 
-    What happens depends on the kind of `model`:
+    The computation depends on the kind of `model`:
 
-    ``"region-set"``, the default
-        Cells are embedded as by `scfound_atac.tl.embed` and divided into up to 50 groups. Within a group an OCR is as open as the group's
-        cells say, with the network's prediction (mean openness times fold change) added as if it were 30 more cells. A cell is the mean
-        of the groups, weighted by how much it belongs to them.
-    ``"biosample-prior"``, ``"biosample-mix"``
-        The same with their embedding, and the mean openness in place of a prediction.
-    ChromFound
-        The decoder's reconstruction of each cell, with the logarithm of the preparation undone. It is as good as the training of the
-        weights: those in the package (``"chromfound-bmmc"``, a few minutes of training) rank OCRs hardly better than chance.
+    - ``"region-set"``, the default: cells are embedded as by `scfound_atac.tl.embed` and divided into up to 50 groups. The openness of an
+      OCR in a group is the fraction of its cells in which the OCR is open, with the prediction of the network (mean openness times fold
+      change) added as if it were 30 more cells. A cell gets the mean over groups, weighted by how well it fits each of them.
+    - ``"biosample-prior"``, ``"biosample-mix"``: the same with their embeddings, and with the mean openness instead of a prediction.
+    - ChromFound: the reconstruction of each cell by the decoder, with log1p undone. It is only as good as the training of the weights:
+      those in the package (``"chromfound-bmmc"``, a few minutes of training) rank OCRs hardly better than chance.
 
-    All are scaled so that a cell's expected values add up to the number of OCRs it has open, and cut at 1: a value is the probability
-    that the OCR would be seen open at this cell's depth. Divide by ``layer.sum(axis=1)`` to compare cells of different depth. Values of
-    cells alike are pulled together, so tests between groups of imputed cells find far too much; use the counts for them.
+    The values of a cell are scaled so that they add up to its number of open OCRs, and are limited to 1: a value is the probability of
+    observing the OCR as open at the depth of this cell. Divide by ``layer.sum(axis=1)`` to compare cells of different depth. Imputation
+    makes similar cells more similar, so tests between groups of imputed cells report far too many differences; use the counts for tests.
 
-    A full matrix would be dense. Each cell keeps its `n_kept` largest values instead; cells are worked on in blocks, so that no table of
-    cells x OCRs comes to be.
+    The full matrix would be dense. Therefore only the `n_kept` largest values of each cell are stored, and cells are processed in blocks.
 
     Parameters
     ----------
     adata
-        Cells by OCRs on GRCh38, with counts or 0/1. Dense, CSR, CSC, backed, zarr or dask. A MuData is taken by its ``atac`` modality.
+        {adata_grch38}
     model
-        A name from `scfound_atac.hub.list_models`, a folder, or a loaded checkpoint. EpiFoundation has no output per OCR.
+        Name of a model from `scfound_atac.hub.list_models`, folder of a model, or a loaded checkpoint. EpiFoundation cannot be used, as it
+        has no output per OCR.
     layer
-        Layer to read; ``X`` if None.
+        {layer}
     n_kept
-        Most OCRs that are kept per cell. ``"auto"``: three times the median cell's number of open OCRs, so that the layer takes about
-        three times the memory of the counts. None keeps all that `threshold` lets pass: without one, the result is dense.
+        Maximum number of OCRs that are stored per cell. ``"auto"`` is three times the median number of open OCRs, so that the layer takes
+        about three times the memory of the counts. None stores all values from `threshold` on, which is a dense result if that is 0.
     threshold
-        Values below are left out, from 0 to 1.
+        Values below it, from 0 to 1, are left out.
     out
-        Path of a new ``.h5ad`` or ``.zarr`` to write instead of a layer, block by block: an AnnData with the result in ``X``, with
-        ``obs``, ``var`` and the parameters in ``uns``. `adata` is not touched.
+        Path of a new ``.h5ad`` or ``.zarr`` file to write block by block, instead of a layer. It holds an AnnData with the result in ``X``,
+        and with ``obs``, ``var`` and the parameters in ``uns``. `adata` is then unchanged.
     genome
-        Genome build, if it cannot be recognised: ``"GRCh38"``. Also read from ``adata.uns["genome"]``.
+        {genome}
     modality
-        Modality of a MuData, ``"atac"`` if None.
-    batch_size, device, precision
-        As in `scfound_atac.tl.embed`; they matter to ChromFound alone.
+        {modality}
+    batch_size
+        {batch_size}
+    device
+        {device}
+    precision
+        {precision}
     seed
-        Start of the embedding and of the search for groups.
+        Random seed of the embedding and of the groups.
     key_added
-        Name in ``layers`` and ``uns``.
+        Key in ``layers`` and ``uns``.
     copy
-        Return a copy instead of writing in place.
+        {copy}
 
     Returns
     -------
     None, or the copy. Unless `out` is given, sets:
 
     `adata.layers['sfa_imputed' | key_added]` : csr_matrix (n_obs, n_vars), float32
-        Expected openness, 0 to 1. Cells without an open OCR are empty, OCRs on chromosomes that the model does not know are 0.
+        Expected openness, 0 to 1. Cells without an open OCR are empty; OCRs on chromosomes that the model does not know are 0.
     `adata.uns['sfa_imputed' | key_added]['params']` : dict
-        Model name and checksum, package version, ``n_kept``, ``threshold``, ``n_groups`` and so on.
+        Name and checksum of the model, package version, ``n_kept``, ``threshold``, ``n_groups`` and other parameters.
 
     Raises
     ------
     ValueError
-        For coordinates that are missing, unparsable, duplicated or not GRCh38; negative, NaN or infinite values; values that look
-        normalised; no cells; an impossible `threshold` or `n_kept`; an EpiFoundation model. `adata` is then as it was, and no file is left.
+        If coordinates are missing, unreadable, repeated or not on GRCh38; values are negative, NaN or infinite, or look normalised; there
+        are no cells; `threshold` or `n_kept` is out of range; or `model` is EpiFoundation. `adata` is unchanged then, and no file is left.
     KeyError
-        For a layer, modality or model that does not exist.
+        If a layer, modality or model does not exist.
     FileExistsError, FileNotFoundError
         If `out` exists, or its folder does not.
 
@@ -132,7 +135,7 @@ def impute(
     _check_sizes(n_kept, threshold)
     target = None if out is None else check_path(out)
     if copy and target is not None:
-        msg = "copy=True needs a result in memory: leave out= away."
+        msg = "copy=True needs a result in memory: leave out the argument out=."
         raise ValueError(msg)
     if target is None:
         check_target(source, copy=copy)
@@ -188,11 +191,11 @@ def _check_sizes(n_kept: int | str | None, threshold: float) -> None:
         msg = f"n_kept={n_kept!r} must be a positive integer, 'auto', or None for all OCRs."
         raise ValueError(msg)
     if not 0 <= threshold <= 1:
-        msg = f"threshold={threshold!r} must be from 0 to 1: values are probabilities."
+        msg = f"threshold={threshold!r} must lie between 0 and 1, as values are probabilities."
         raise ValueError(msg)
 
 
 def _median_open(cells: Cells) -> int:
-    """Open OCRs of the median cell that has any; at least 1."""
+    """Median number of open OCRs of the cells that have any; at least 1."""
     n_open = np.concatenate([np.diff(chunk.indptr) for _, chunk in cells.iter_rows()])
     return max(1, int(np.median(n_open[n_open > 0]))) if n_open.any() else 1

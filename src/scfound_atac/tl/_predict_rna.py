@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import check_target, get_atac
+from .._docs import shared_docs
 from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
 from ..hub.registry import DEFAULT_MODEL
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..model import RNAPredictor
 
 
+@shared_docs
 def predict_rna(
     adata: AnnData | MuData,
     *,
@@ -47,47 +49,52 @@ def predict_rna(
     key_added: str = RNA_PREDICTED,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Predict the expression of genes in cells with accessibility, learned from cells with both.
+    """Predict the expression of genes in cells with accessibility, as learned from cells with both.
 
-    A pretrained network reads the cells; a small network on its vectors, and on the spectral components of the counts, learns the
-    expression (`scfound_atac.model.RNAPredictor`). The cells may have other OCRs than those it is learned from. How good the prediction is
-    on cells that were held out is written beside it, gene by gene: look at it before you believe a gene.
+    A pretrained network reads the cells; a small network learns the expression from its vectors and from spectral components of the counts
+    (`scfound_atac.model.RNAPredictor`). The cells may have other OCRs than those of the reference. Scores of each gene on held-out cells
+    are written with the prediction: check them before you rely on a gene.
 
     Parameters
     ----------
     adata
         Cells to predict for: MuData with accessibility, or AnnData; counts on GRCh38.
     reference
-        MuData with both modalities to learn from; `adata` itself if None, whose cells with expression are then learned from and whose other
-        cells are predicted too.
+        MuData with both modalities to learn from. If None, the cells of `adata` that have expression are learned from, and all its cells
+        are predicted.
     predictor
-        A trained `scfound_atac.model.RNAPredictor`, or the folder of one, instead.
+        A trained `scfound_atac.model.RNAPredictor`, or the folder of one, instead of `reference`.
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
-        folder or a loaded checkpoint.
+        {backbone}
     head
-        ``"gene-query"`` (bioRxiv 2025.02.05.636688), or ``"mlp"`` (arXiv 2505.12638, A.3), which is somewhat less accurate, and several
-        times as fast for hundreds of genes.
+        ``"gene-query"`` (bioRxiv 2025.02.05.636688), or ``"mlp"`` (arXiv 2505.12638, section A.3), which is somewhat less accurate and
+        several times faster for hundreds of genes.
     genes
-        Genes to predict; all of the reference, or of the predictor, by default.
+        Genes to predict; by default all genes of the reference or of the predictor.
     split_key
-        Column of ``obs`` whose groups, such as donors, are kept together when cells are held out.
+        Column of ``obs`` with groups, such as donors, that are kept together when cells are held out.
     binned
-        Predict ten levels of expression instead.
+        Predict ten levels of expression instead of values.
     layer, reference_layer, rna_layer
-        Layers of `adata`, and of the accessibility and expression of the reference; ``X`` if None.
-    modality, rna_modality
-        Names of the modalities; ``"atac"`` if None, and ``"rna"``.
+        Layers of `adata`, and of the accessibility and the expression of the reference; ``X`` if None.
+    modality
+        {modality}
+    rna_modality
+        Name of the modality with expression.
     genome
-        Genome build of both, if it cannot be recognised.
-    max_epochs, device, batch_size
-        As in `scfound_atac.model.RNAPredictor.train`.
+        Genome build of both, ``"GRCh38"``, if it cannot be recognised.
+    max_epochs
+        Maximum number of passes over the training cells; the epoch with the best validation loss is kept.
+    device
+        {device}
+    batch_size
+        {batch_size}
     seed
-        Of everything that is random.
+        {seed}
     key_added
-        Name of the modality, or of the frame in ``obsm`` and the record in ``uns``.
+        Name of the new modality of a MuData, or of the keys in ``obsm`` and ``uns`` of an AnnData.
     copy
-        Return a copy instead of writing in place.
+        {copy}
 
     Returns
     -------
@@ -107,10 +114,10 @@ def predict_rna(
     Raises
     ------
     KeyError
-        If genes, a column, layer, modality or model are missing.
+        If genes, a column, layer, modality or model do not exist.
     ValueError
-        If no cell has both modalities, names repeat, counts or coordinates are not usable, `adata` is a view of a MuData, or a modality
-        of that name is something else. `adata` is then as it was.
+        If no cell has both modalities, names repeat, counts or coordinates cannot be used, `adata` is a view of a MuData, or there is a
+        modality named `key_added` that this function did not write. `adata` is unchanged then.
 
     Examples
     --------
@@ -129,12 +136,12 @@ def predict_rna(
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and RNA_PREDICTED not in adata[key_added].uns:
-        msg = f"The MuData has a modality {key_added!r} that is no prediction. Pass another key_added."
+        msg = f"The MuData has a modality {key_added!r} that is not a prediction. Pass another key_added."
         raise ValueError(msg)
     run: dict[str, Any] = {"modality": modality, "genome": genome, "device": device, "batch_size": batch_size}
     if predictor is None:
         if reference is None and not is_mudata:
-            msg = "An AnnData has no expression to learn from: pass reference= a MuData with both modalities, or predictor=."
+            msg = "An AnnData has no expression to learn from: pass a MuData with both modalities as reference=, or a trained predictor=."
             raise ValueError(msg)
         predictor = RNAPredictor(model, head=head, seed=seed).train(
             adata if reference is None else reference,
@@ -149,14 +156,14 @@ def predict_rna(
         )
     else:
         if reference is not None:
-            msg = "A trained predictor= has learned already: leave reference= out."
+            msg = "A trained predictor= needs no reference: leave out reference=."
             raise ValueError(msg)
         predictor = predictor if isinstance(predictor, RNAPredictor) else RNAPredictor.load(predictor)
-    told = predictor.predict(adata, genes=genes, layer=layer, **run)
-    if not is_mudata and (with_slash := [gene for gene in told if "/" in gene]):
+    predicted = predictor.predict(adata, genes=genes, layer=layer, **run)
+    if not is_mudata and (with_slash := [gene for gene in predicted if "/" in gene]):
         msg = (
-            f"Gene {with_slash[0]!r} cannot be a column of a frame in an h5ad file, for its slash. Rename it in the reference, leave it "
-            "out with genes=, or pass a MuData, which has no such limit."
+            f"Gene {with_slash[0]!r} cannot be a column of a frame in an h5ad file, because of its slash. Rename it in the reference, "
+            "leave it out with genes=, or pass a MuData, which has no such limit."
         )
         raise ValueError(msg)
 
@@ -171,18 +178,18 @@ def predict_rna(
         },
         "report": {name: value for name, value in predictor.report.items() if name != "history"},
     }
-    table = predictor.gene_report.loc[told.columns]
+    table = predictor.gene_report.loc[predicted.columns]
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
     if is_mudata:
         from anndata import AnnData
 
-        added = AnnData(told.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
+        added = AnnData(predicted.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
         add_modality(adata, key_added, added)
         logger.info("added modality %r", key_added)
     else:
-        atac.obsm[key_added] = told
+        atac.obsm[key_added] = predicted
         atac.uns[key_added] = record | {"genes": table}
         logger.info("added obsm[%r], uns[%r]", key_added, key_added)
     return adata if copy else None

@@ -1,4 +1,4 @@
-"""An AnnData file written block by block."""
+"""Write an AnnData file block by block."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _EMPTY = ("layers", "obsm", "obsp", "varm", "varp")
 
 
 def check_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that can be written by `write_cells`.
+    """Check that `write_cells` can write a file there, and return its path.
 
     Raises
     ------
     ValueError
         If it ends neither in .h5ad nor in .zarr.
     FileExistsError
-        If there is something already.
+        If the file or folder exists already.
     FileNotFoundError
-        If the folder it belongs in does not exist.
+        If its parent folder does not exist.
     """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
@@ -38,18 +38,18 @@ def check_path(path: str | os.PathLike[str]) -> Path:
         msg = f"{str(path)!r} exists. Remove it, or write to another path."
         raise FileExistsError(msg)
     if not path.parent.is_dir():
-        msg = f"There is no folder {str(path.parent)!r}. Make it first."
+        msg = f"There is no folder {str(path.parent)!r}. Create it first."
         raise FileNotFoundError(msg)
     return path
 
 
 def check_tables(obs: pd.DataFrame, var: pd.DataFrame) -> None:
-    """Make sure, before any work, that the tables can be written as AnnData writes them.
+    """Check, before any work, that AnnData can write the tables.
 
     Raises
     ------
     TypeError
-        If a column holds something that h5ad files cannot.
+        If a column holds something that h5ad files cannot store.
     """
     import h5py
     from anndata.io import write_elem
@@ -70,7 +70,7 @@ def check_tables(obs: pd.DataFrame, var: pd.DataFrame) -> None:
 
 
 def _writable(table: pd.DataFrame) -> pd.DataFrame:
-    """A copy in which text that files cannot hold as it is, with gaps or of pandas' own type, is categorical, as AnnData does too."""
+    """A copy in which text with missing values, or of the string type of pandas, is categorical, as AnnData does when it writes."""
     table = table.copy()
     for name in table:
         column = table[name]
@@ -85,9 +85,9 @@ def _writable(table: pd.DataFrame) -> pd.DataFrame:
 def write_cells(
     path: Path, blocks: Iterable[csr_matrix], obs: pd.DataFrame, var: pd.DataFrame, uns: Mapping[str, Any]
 ) -> None:
-    """Write an AnnData whose X comes as CSR blocks of cells, at least one.
+    """Write an AnnData whose X is given as CSR blocks of cells, at least one.
 
-    Until the last block is in, the file has another name; on any error it is removed.
+    The file has a temporary name until it is complete, and is removed on any error.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -121,7 +121,9 @@ def _write(
         write_elem(root, name, {})
     for number, block in enumerate(blocks):
         if number == 0:
-            block.indptr = block.indptr.astype(np.int64)  # the whole may have more entries than 32 bits can count
+            block.indptr = block.indptr.astype(
+                np.int64
+            )  # the complete matrix may have more entries than 32 bits can count
             write_elem(root, "X", block)
         else:
             sparse_dataset(root["X"]).append(block)

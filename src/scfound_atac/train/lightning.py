@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from ..nn.objectives import MASK_RATIO, Objectives
+from ..nn.objectives import MASK_FRACTION, Objectives
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class TrainingPlan(pl.LightningModule):
         Fraction of the cells in which each OCR is open, shape (L,).
     preparation
         How counts become what the network sees: ``target_sum`` and ``log1p``.
-    mask_ratio
+    mask_fraction
         Fraction of zeros and of non-zeros that the masked objectives replace.
     lr
         Largest learning rate of AdamW.
@@ -82,7 +82,7 @@ class TrainingPlan(pl.LightningModule):
         fraction_open: NDArray[np.float32],
         preparation: Mapping[str, Any],
         *,
-        mask_ratio: float = MASK_RATIO,
+        mask_fraction: float = MASK_FRACTION,
         lr: float = 5e-5,
         weight_decay: float = 0.01,
         n_warmup_steps: int = 100,
@@ -90,7 +90,7 @@ class TrainingPlan(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module = module
-        self.objectives = Objectives(module.net, objectives, mask_ratio=mask_ratio, **preparation)
+        self.objectives = Objectives(module.net, objectives, mask_fraction=mask_fraction, **preparation)
         self.register_buffer("fraction_open", torch.from_numpy(fraction_open), persistent=False)
         self.lr, self.weight_decay, self.n_warmup_steps, self.seed = lr, weight_decay, n_warmup_steps, seed
 

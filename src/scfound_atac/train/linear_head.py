@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # references estimate a (d, d) covariance badly, and whitening divides by its smallest eigenvalues.
 _SHRINKAGE = 0.3
 # Added to that mean variance, so that there is something to divide by where cells of a class do not scatter at all.
-_LEAST_VARIANCE = 1e-6
+_MIN_VARIANCE = 1e-6
 # Novelty is the mean distance to so many reference cells: more are steadier, but a rare class has few of its own.
 _N_NEAREST = 5
 # It is averaged over so many cells of the query, as one cell is sparse.
@@ -43,15 +43,17 @@ _CELLS_PER_NEIGHBOR = 10
 # Time and memory: reference cells that novelty is measured to, query cells among which neighbours are sought, rows of a distance table.
 _REFERENCE_CELLS, _NEIGHBOR_CELLS, _ROWS = 5_000, 20_000, 4_096
 # Smallest temperature. Where all held-out cells come out right, the likelihood alone would have every other cell predicted with certainty.
-_LEAST_TEMPERATURE = 0.5
+_MIN_TEMPERATURE = 0.5
 # Cells from which a class can tell that it is loose, as fewer say little; and the factor by which its threshold may be higher for it, as a
 # class that may be ever so loose takes in whatever is new.
-_LEAST_LOOSE, _MOST_LOOSE = 10, 1.5
+_MIN_LOOSE_CELLS, _MAX_LOOSENESS = 10, 1.5
 # Cells of a query whose median tells how far other OCRs move all of them.
-_LEAST_TYPICAL = 50
+_MIN_TYPICAL_CELLS = 50
 # The threshold is found with so many classes at most, the largest ones, and so many cells of the class that is left out, at most and at
 # least: a head is fitted for each, and fewer cells give no usable fraction.
-_MOST_CLASSES, _MOST_CELLS, _LEAST_CELLS = 50, 500, 5
+_MAX_CLASSES, _MAX_CELLS, _MIN_CELLS = 50, 500, 5
+# Names of arrays in folders written before version 0.2.
+_OLD_NAMES = {"log_share": "log_prior"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LinearHead:
     ----------
     center, projection
         ``(features - center) @ projection`` are coordinates: (d,), (d, m).
-    means, log_share
+    means, log_prior
         Of the classes: (n_classes, m), (n_classes,).
     reference
         Coordinates of reference cells, (r, m).
@@ -78,7 +80,7 @@ class LinearHead:
     center: NDArray[np.float32]
     projection: NDArray[np.float32]
     means: NDArray[np.float32]
-    log_share: NDArray[np.float32]
+    log_prior: NDArray[np.float32]
     reference: NDArray[np.float32]
     temperature: NDArray[np.float32]
     thresholds: NDArray[np.float32]
@@ -92,7 +94,7 @@ class LinearHead:
         """Coordinates (n, m) -> logits before the temperature, (n, n_classes)."""
         x, means = coordinates.astype(np.float64), self.means.astype(np.float64)
         # |x|^2 is the same for all classes
-        return x @ means.T - 0.5 * (means**2).sum(1) + self.log_share
+        return x @ means.T - 0.5 * (means**2).sum(1) + self.log_prior
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities of the classes, (n, n_classes)."""
@@ -142,10 +144,10 @@ class LinearHead:
         is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
         thresholds = self.thresholds[int(is_averaged)]
-        if not same_ocrs and len(novelty) >= _LEAST_TYPICAL:
+        if not same_ocrs and len(novelty) >= _MIN_TYPICAL_CELLS:
             thresholds = thresholds + max(float(np.median(novelty) - self.typical[int(is_averaged)]), 0)
         elif not same_ocrs:
-            thresholds = thresholds * _MOST_LOOSE
+            thresholds = thresholds * _MAX_LOOSENESS
         return novelty, novelty > thresholds[self.nearest(features)]
 
     def arrays(self) -> dict[str, NDArray]:
@@ -154,8 +156,9 @@ class LinearHead:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> LinearHead:
-        """What `arrays` gave."""
-        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        """The head whose `arrays` these are."""
+        known = {_OLD_NAMES.get(name, name): x for name, x in arrays.items()}
+        return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
 def _is_averaged(n_cells: int, n_neighbors: int) -> bool:
@@ -206,7 +209,7 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
     # 3. Whiten by the shrunk covariance within classes. It has the eigenvectors of W, so only eigenvalues are added.
     deviation = x - means[codes]
     within = deviation.T @ deviation / len(x)  # (d, d)
-    independent = np.trace(within) / len(within) + _LEAST_VARIANCE
+    independent = np.trace(within) / len(within) + _MIN_VARIANCE
     values, vectors = np.linalg.eigh((1 - _SHRINKAGE) * within)  # (d,), (d, d)
     whiten = vectors / np.sqrt(values + _SHRINKAGE * independent)  # (d, d)
 
@@ -218,12 +221,12 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
 
     # 5. Reference cells for novelty, and the prior; of an absent class it is as good as zero.
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:_REFERENCE_CELLS])
-    log_share = np.where(is_there, np.log(np.maximum(n_cells, 1) / len(x)), -1e9)  # (K,)
+    log_prior = np.where(is_there, np.log(np.maximum(n_cells, 1) / len(x)), -1e9)  # (K,)
     return LinearHead(
         center=center.astype(np.float32),
         projection=(projection / scale[:, None]).astype(np.float32),
         means=(means @ projection).astype(np.float32),
-        log_share=log_share.astype(np.float32),
+        log_prior=log_prior.astype(np.float32),
         reference=coordinates[rows].astype(np.float32),
         temperature=np.array(1, dtype=np.float32),
         thresholds=np.full((2, n_classes), np.inf, dtype=np.float32),
@@ -232,14 +235,14 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
 
 
 def hold_out(
-    codes: NDArray[np.int64], share: float, rng: np.random.Generator
+    codes: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to hold out, about `share` of each class, and the others, both rising; a class keeps at least one cell to learn from."""
+    """Rows to hold out, about `fraction` of each class, and the others, both rising; a class keeps at least one cell to learn from."""
     order = rng.permutation(len(codes))
     out = np.zeros(len(codes), dtype=bool)
     for code in np.unique(codes):
         rows = order[codes[order] == code]
-        out[rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)]] = True
+        out[rows[: min(max(round(fraction * len(rows)), 1), len(rows) - 1)]] = True
     return np.flatnonzero(out), np.flatnonzero(~out)
 
 
@@ -253,14 +256,14 @@ class HeadReport:
         Calibrated probabilities of the held-out cells by a head that did not see them, (n_held_out, n_classes).
     auroc
         How well novelty tells the cells of each class, left out, from the others; NaN for classes that were not tried.
-    share_known_lost, share_unknown_found
+    fraction_known_lost, fraction_unknown_found
         At the threshold: held-out cells called unknown, and cells of a class left out that are; NaN if none was tried.
     """
 
     held_out: NDArray[np.float64]
     auroc: NDArray[np.float64]
-    share_known_lost: float
-    share_unknown_found: float
+    fraction_known_lost: float
+    fraction_unknown_found: float
 
 
 def fit_head(
@@ -270,7 +273,7 @@ def fit_head(
     held_out: NDArray[np.int64],
     *,
     n_neighbors: int = _N_NEIGHBORS,
-    most_lost: float = 0.05,
+    max_known_lost: float = 0.05,
     seed: int = 0,
 ) -> tuple[LinearHead, HeadReport]:
     """Fit and calibrate a head.
@@ -288,7 +291,7 @@ def fit_head(
         not calibrated.
     n_neighbors
         Of `LinearHead.novelty`.
-    most_lost
+    max_known_lost
         Largest share of known cells that the threshold may call unknown. Below it, it is where the difference of both shares is largest.
     seed
         Of samples.
@@ -299,12 +302,12 @@ def fit_head(
     # 1. A head of the other cells, and the temperature at which it is right about the held-out ones as often as it says.
     part = _fit(features[~out], codes[~out], n_classes, seed)
     logits = part.logits(part.coordinates(features[out]))  # (n_held_out, K)
-    t = max(temperature(logits, codes[out]), _LEAST_TEMPERATURE) if out.any() else 1.0
+    t = max(temperature(logits, codes[out]), _MIN_TEMPERATURE) if out.any() else 1.0
 
     # 2. The fraction of known cells to keep, and the distance that keeps it; higher for loose classes. Few cells cannot tell how novelty is
     #    after averaging; the threshold of single cells is then the more careful one.
     n_neighbors = n_neighbors if _is_averaged(len(held_out), n_neighbors) else 0
-    level, auroc, found = _level(features, codes, n_classes, out, n_neighbors, most_lost, seed)
+    level, auroc, found = _level(features, codes, n_classes, out, n_neighbors, max_known_lost, seed)
     known = out if out.any() else ~out
     novelty = [
         part.novelty(features[known], n_neighbors=n) for n in (0, n_neighbors)
@@ -324,7 +327,7 @@ def fit_head(
 
 
 def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """How much farther apart cells of each class are than cells in general, from 1 to `_MOST_LOOSE`: (n_classes,).
+    """How much farther apart cells of each class are than cells in general, from 1 to `_MAX_LOOSENESS`: (n_classes,).
 
     With ``a`` the mean distance of a reference cell to its nearest others, the looseness of class k is ``median(a in k) / median(a)``,
     clipped.
@@ -335,8 +338,8 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
     apart = part.distance(features, skip=1)  # (n,); the first neighbour of a reference cell is the cell itself
     looseness, general = np.ones(len(part.means)), np.median(apart)
     for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
-        if n_cells >= _LEAST_LOOSE and general > 0:
-            looseness[code] = np.clip(np.median(apart[codes == code]) / general, 1, _MOST_LOOSE)
+        if n_cells >= _MIN_LOOSE_CELLS and general > 0:
+            looseness[code] = np.clip(np.median(apart[codes == code]) / general, 1, _MAX_LOOSENESS)
     return looseness
 
 
@@ -352,7 +355,7 @@ def _level(
     n_classes: int,
     out: NDArray[np.bool_],
     n_neighbors: int,
-    most_lost: float,
+    max_known_lost: float,
     seed: int,
 ) -> tuple[float, NDArray[np.float64], float]:
     """Leave out each class in turn: fraction of known cells to keep below the threshold, AUROC per class, fraction of unknown cells found.
@@ -362,19 +365,19 @@ def _level(
         t_c(q) = q-quantile of the novelty of held-out cells of other classes
         found_c(q) = fraction of the cells of c whose novelty, divided by the looseness of the class they are nearest to, is above t_c(q)
 
-    and the fraction taken is the q from ``1 - most_lost`` to 1 with the largest ``q + mean over c of found_c(q)``: of known cells kept and
-    unknown ones found. It is this fraction that carries over from these heads to that of all classes, not a distance: with a class less
-    there is a direction less to be apart in.
+    and the fraction taken is the q from ``1 - max_known_lost`` to 1 with the largest ``q + mean over c of found_c(q)``, the fraction of
+    known cells that are kept plus that of unknown cells that are found. The head of all classes takes over this fraction, not a distance:
+    a head with one class less has one direction less in which cells can be apart.
     """
     from sklearn.metrics import roc_auc_score
 
     # 1. Classes to leave out, the largest first. With one class left there are no directions in which classes differ.
     rng = np.random.default_rng(seed)
     n_cells = np.bincount(codes, minlength=n_classes)  # (K,)
-    tried = [c for c in np.argsort(-n_cells, kind="stable") if n_cells[c] >= _LEAST_CELLS][:_MOST_CLASSES]
+    tried = [c for c in np.argsort(-n_cells, kind="stable") if n_cells[c] >= _MIN_CELLS][:_MAX_CLASSES]
     if n_classes < 3:
         tried = []
-    levels = np.linspace(1 - most_lost, 1, 101)  # (101,)
+    levels = np.linspace(1 - max_known_lost, 1, 101)  # (101,)
     found = []
     auroc = np.full(n_classes, np.nan)  # (K,)
     for c in tried:
@@ -383,7 +386,7 @@ def _level(
         if not len(old):
             continue
         part = _fit(features[rest], codes[rest], n_classes, seed)
-        new = rng.permutation(np.flatnonzero(codes == c))[:_MOST_CELLS]
+        new = rng.permutation(np.flatnonzero(codes == c))[:_MAX_CELLS]
 
         # 3. Both together are the query, so that neighbours are of both kinds, as they will be.
         novelty = part.novelty(features[np.r_[old, new]], n_neighbors=n_neighbors)  # (n_old + n_new,)
@@ -392,9 +395,9 @@ def _level(
         found.append((relative > np.quantile(known, levels)[:, None]).mean(axis=1))  # (101,)
         auroc[c] = roc_auc_score(np.repeat([0, 1], [len(old), len(new)]), novelty)
     if not found:
-        return 1 - most_lost, auroc, float("nan")
+        return 1 - max_known_lost, auroc, float("nan")
 
     # 4. The level at which the sum of both fractions is largest.
-    share_found = np.mean(found, axis=0)  # (101,)
-    best = int(np.argmax(share_found + levels))
-    return float(levels[best]), auroc, float(share_found[best])
+    fraction_found = np.mean(found, axis=0)  # (101,)
+    best = int(np.argmax(fraction_found + levels))
+    return float(levels[best]), auroc, float(fraction_found[best])

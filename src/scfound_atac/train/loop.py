@@ -286,8 +286,8 @@ class TrainingLoop(ABC):
         is_best, is_first = loss < self.best, self.fabric.is_global_zero
         self.best = min(loss, self.best)
         if is_first:
-            told = (self.step, self.options.n_steps, row["loss"], loss, speed)
-            logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *told)
+            row_values = (self.step, self.options.n_steps, row["loss"], loss, speed)
+            logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *row_values)
         if is_first and is_best:
             self.save_network(BEST, validation_loss=loss)
 
@@ -308,9 +308,9 @@ class TrainingLoop(ABC):
     def _restore(self, state: dict[str, Any], plan: nn.Module) -> None:
         before, now = state["config"], self.state_config
         if changed := [key for key in now if key not in self.may_change and before.get(key) != now[key]]:
-            told = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
+            differences = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
             msg = (
-                f"{self.options.folder} holds a run with another configuration ({told}). "
+                f"{self.options.folder} holds a run with another configuration ({differences}). "
                 f"Take another output, or start over with {self.start_over}."
             )
             raise ValueError(msg)

@@ -46,7 +46,7 @@ def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, st
     setup = DEFAULT_SETUP | dict(modalities) | {name: value for name, value in given.items() if value is not None}
     atac, rna = get_atac(mdata, setup["atac"]), get_atac(mdata, setup["rna"])
     read_columns(atac, f"mdata[{setup['atac']!r}]", setup.get("genome"))
-    get_matrix(atac, setup.get("atac_layer"))
+    get_matrix(atac, setup.get("layer"))
     get_matrix(rna, setup.get("rna_layer"))
     refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.obs_names, f"cells of modality {setup['rna']!r}", "obs_names_make_unique()")
@@ -54,6 +54,11 @@ def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, st
     if "batch_key" in setup:
         _batch_labels(mdata, atac, setup["batch_key"], atac.obs_names.intersection(rna.obs_names))
     return setup
+
+
+def read_setup(stored: Mapping[str, object]) -> dict[str, str]:
+    """The setup in ``mdata.uns`` or in a saved model; before version 0.2 the layer of accessibility was called ``"atac_layer"``."""
+    return {"layer" if name == "atac_layer" else name: str(value) for name, value in stored.items()}
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class DataReader:
         declared = next((x for x in (genome, self.setup.get("genome")) if x is not None), None)
         return Cells.read(
             atac,
-            layer=self.setup.get("atac_layer"),
+            layer=self.setup.get("layer"),
             genome=declared,
             role=f"mdata[{self.setup['atac']!r}]",
             values="any",
