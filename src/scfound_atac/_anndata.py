@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from ._arguments import settable
 from ._rows import iter_rows, shape_of
 
 if TYPE_CHECKING:
@@ -15,10 +16,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+
+class NotFoundError(KeyError):
+    """A `KeyError` whose message is shown as it is, without quotes around it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 CountKind: TypeAlias = Literal["binary", "reads", "fragments", "normalised"]
 
 
-def get_atac(data: Any, modality: str | None = None, role: str = "adata") -> AnnData:
+def get_atac(
+    data: Any,
+    modality: str | None = None,
+    role: str = "adata",
+    *,
+    modality_argument: str = "modality",
+    holds: str = "accessibility",
+) -> AnnData:
     """Pick the chromatin accessibility table.
 
     Parameters
@@ -27,8 +43,10 @@ def get_atac(data: Any, modality: str | None = None, role: str = "adata") -> Ann
         AnnData, returned as it is, or MuData.
     modality
         Name of the modality of a MuData; ``"atac"`` by default.
-    role
-        Name of the argument that `data` was given as, for messages.
+    role, modality_argument
+        Names of the arguments that `data` and `modality` were given as, for messages.
+    holds
+        What the modality holds, for messages.
 
     Returns
     -------
@@ -39,31 +57,69 @@ def get_atac(data: Any, modality: str | None = None, role: str = "adata") -> Ann
     KeyError
         If the MuData has no such modality.
     TypeError
-        If `data` is neither AnnData nor MuData, or was opened lazily.
+        If `data` is neither AnnData nor MuData, or was opened lazily, or `modality` is no text.
     """
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
+    if modality is not None and not isinstance(modality, str):
+        msg = f"{modality_argument}= takes the name of a modality, as text; got {type(modality).__name__}."
+        raise TypeError(msg)
+    adata = data
     if isinstance(data, MuData):
         name = modality or "atac"
         if name not in data.mod:
-            msg = f"The MuData given as {role} has no modality {name!r}. Pass modality= one of {list(data.mod)}."
-            raise KeyError(msg)
-        return data.mod[name]
-    if isinstance(data, AnnData):
-        if isinstance(data.obs, pd.DataFrame):
-            return data
+            msg = (
+                f"The MuData given as {role} has no modality {name!r}; its modalities are {list(data.mod)}. Pass {modality_argument}= the "
+                f"one that holds {holds}, if there is one."
+            )
+            raise NotFoundError(msg)
+        adata = data.mod[name]
+    if not isinstance(adata, AnnData):
+        raise TypeError(_no_anndata(data, role))
+    if not isinstance(adata.obs, pd.DataFrame):
         msg = (
             f"{role} was opened by anndata.experimental.read_lazy, and its tables are not in memory. Load them first: "
             f"{role} = {role}.to_memory(); or open the file with anndata.read_h5ad(path, backed='r'), which leaves the matrix on disk."
         )
         raise TypeError(msg)
+    return adata
+
+
+def _no_anndata(data: Any, role: str) -> str:
+    """What to say of something that is neither AnnData nor MuData, with the way to one where there is a short one."""
+    import pandas as pd
+    from anndata import Raw
+
+    kind = type(data)
     if isinstance(data, str | os.PathLike):
-        msg = f"{role} must be an AnnData or MuData, and {str(data)!r} is a path. Read it first: {role} = anndata.read_h5ad(path)."
-    else:
-        msg = f"{role} must be an AnnData or MuData, got {type(data).__name__}."
-    raise TypeError(msg)
+        path = str(data)
+        read = (
+            "mudata.read_h5mu"
+            if path.endswith(".h5mu")
+            else "anndata.read_zarr"
+            if path.endswith(".zarr")
+            else "anndata.read_h5ad"
+        )
+        return f"{role} must be an AnnData or MuData, and {path!r} is a path. Read it first: {role} = {read}({path!r})."
+    # snapatac2 calls its own class AnnData too
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    what = f"{role} must be an AnnData (of the package anndata) or a MuData, got {name}."
+    if isinstance(data, Raw):
+        return f"{what} Make it one: {role} = {role}.to_adata()."
+    if isinstance(data, pd.DataFrame):
+        return f"{what} Make a table of counts, cells x OCRs, into one: {role} = anndata.AnnData({role})."
+    if isinstance(data, dict):
+        return f"{what} Put modalities together: {role} = mudata.MuData({role}); or pass one of its values."
+    if isinstance(data, list | tuple):
+        return (
+            f"{what} Pass the samples one by one; or bring them onto one set of OCRs by sfa.pp.map_ocrs, then {role} = "
+            f"anndata.concat({role})."
+        )
+    if hasattr(data, "to_memory"):
+        return f"{what} Bring it into memory as one: {role} = {role}.to_memory()."
+    return what
 
 
 def role_of(data: Any, modality: str | None = None, role: str = "adata") -> str:
@@ -95,8 +151,9 @@ def get_matrix(adata: AnnData, layer: str | None = None, role: str = "adata", la
             msg = f"{layer_argument}= takes the name of a layer of {role}, or None for {role}.X; got {type(layer).__name__}."
             raise TypeError(msg)
         if layer not in adata.layers:
-            msg = f"{role} has no layer {layer!r}. Layers: {list(adata.layers)}; {layer_argument}=None reads {role}.X."
-            raise KeyError(msg)
+            there = f"Its layers are {list(adata.layers)}" if adata.layers else "It has no layers"
+            msg = f"{role} has no layer {layer!r}. {there}; {layer_argument}=None reads {role}.X."
+            raise NotFoundError(msg)
         return adata.layers[layer]
     if adata.X is None:
         raise ValueError(no_matrix(adata, role, layer_argument))
@@ -111,33 +168,104 @@ def no_matrix(adata: AnnData, role: str, layer_argument: str = "layer") -> str:
     if fragments := [key for key in adata.obsm if key.startswith(("fragment", "insertion"))]:
         return (
             f"{what}, only fragments (obsm[{fragments[0]!r}]). Count them in peaks first, for example by "
-            f"{role} = snapatac2.pp.make_peak_matrix({role}, peak_file=...)."
+            f"{settable(role)} = snapatac2.pp.make_peak_matrix({role}, peak_file=...)."
         )
+    if adata.raw is not None and adata.n_vars:
+        return f"{what}, but {role}.X is None. Take the matrix of its raw: {settable(role)} = {role}.raw.to_adata()."
     return f"{what}, and no peak matrix. Give it a matrix of counts, cells x peaks."
 
 
-def check_target(adata: AnnData, *, copy: bool, role: str = "adata") -> None:
-    """Make sure, before any work, that results can be written into `adata`, or into a copy of it.
+def get_target(
+    data: Any,
+    modality: str | None = None,
+    *,
+    copy: bool,
+    in_place: bool = False,
+    role: str = "adata",
+    holds: str = "accessibility",
+) -> AnnData:
+    """Pick the accessibility as `get_atac` does, and make sure, before any work, that results can be written into it, or into a copy.
+
+    Parameters
+    ----------
+    data, modality, role, holds
+        As in `get_atac`.
+    copy
+        Whether results go into a copy.
+    in_place
+        Whether cells or OCRs are to be dropped too.
+
+    Raises
+    ------
+    TypeError
+        If `data` is no such object, or `copy` is neither True nor False.
+    ValueError
+        If a copy is asked for of an AnnData whose matrix is a file, cells or OCRs are to be dropped from such a one, or `data` is a view
+        of such a one.
+    """
+    if not isinstance(copy, bool | np.bool_):
+        msg = f"copy= takes True or False; got {type(copy).__name__}."
+        raise TypeError(msg)
+    adata = get_atac(data, modality, role, holds=holds)
+    if adata.isbacked:
+        role = role_of(data, modality, role)
+        load = f"{settable(role)} = {role}.to_memory()"
+        if adata.is_view:
+            msg = f"{role} is a view of a backed AnnData, which nothing can be written to. Bring its cells into memory first: {load}."
+            raise ValueError(msg)
+        if copy:
+            msg = f"{role} is backed by a file, and a backed AnnData cannot be copied in memory. Use copy=False, or load it first: {load}."
+            raise ValueError(msg)
+        if in_place:
+            msg = f"{role} is a backed AnnData, which cannot be changed in place. Bring it into memory first: {load}."
+            raise ValueError(msg)
+    return adata
+
+
+def refuse_lost(
+    adata: AnnData, key_added: str, *, slot: str, layer: str | None = None, default: str, role: str = "adata"
+) -> None:
+    """Refuse a name under which something else stands that would be lost.
+
+    Parameters
+    ----------
+    adata
+        What is to be written into.
+    key_added
+        The name, in `slot` and in ``uns``.
+    slot
+        ``"obsm"``, ``"layers"``, or ``"uns"`` for a name that is written there alone.
+    layer
+        The layer that is read.
+    default
+        The name that is the function's own.
+    role
+        What `adata` is called, for messages.
 
     Raises
     ------
     ValueError
-        If `copy` is asked for of an AnnData whose matrix is a file, or `adata` is a view of such a one.
+        If the name is that of the layer that is read, or of something that this package did not write.
     """
-    if not adata.isbacked:
+    if slot == "layers" and key_added == layer:
+        msg = f"key_added={key_added!r} is the layer that is read, and would be lost. Pass another key_added."
+        raise ValueError(msg)
+    if key_added == default:
         return
-    if adata.is_view:
-        msg = (
-            f"{role} is a view of a backed AnnData, which nothing can be written to. Bring its cells into memory first: "
-            f"{role} = {role}.to_memory()."
-        )
-        raise ValueError(msg)
-    if copy:
-        msg = f"A backed AnnData cannot be copied in memory. Use copy=False, or {role}.to_memory() first."
-        raise ValueError(msg)
+    record = adata.uns.get(key_added)
+    params = record.get("params") if hasattr(record, "get") else None
+    if params is not None and "version" in params:
+        return
+    for place in dict.fromkeys((slot, "uns")):
+        if key_added in getattr(adata, place):
+            msg = (
+                f"{role}.{place}[{key_added!r}] is there already and was not written by this function. Pass another key_added, or remove "
+                f"it first: del {role}.{place}[{key_added!r}]."
+            )
+            raise ValueError(msg)
 
 
-def get_column(data: Any, adata: AnnData, key: str, role: str = "adata") -> pd.Series:
+def get_column(data: Any, adata: AnnData, key: str, role: str = "adata", argument: str = "labels_key") -> pd.Series:
     """A column of ``obs`` for the cells of `adata`: its own, or else that of the MuData `data` around it.
 
     A MuData calls columns of its modalities ``"atac:cell_type"``; that spelling is understood too.
@@ -150,15 +278,25 @@ def get_column(data: Any, adata: AnnData, key: str, role: str = "adata") -> pd.S
         If `key` is no text.
     """
     if not isinstance(key, str):
-        msg = f"A column of {role}.obs is named by a text such as 'cell_type', got {type(key).__name__}."
+        msg = f"{argument}= takes the name of a column of {role}.obs, such as 'cell_type'; got {type(key).__name__}."
         raise TypeError(msg)
-    if key in adata.obs:
-        return adata.obs[key]
+    modality = next((name for name, mod in getattr(data, "mod", {}).items() if mod is adata), None)
+    own = key.removeprefix(f"{modality}:")
+    for name in (key, own):
+        if name in adata.obs:
+            return _one_column(adata.obs, name, role)
     if key in data.obs:
-        return data.obs[key].reindex(adata.obs_names)
+        return _one_column(data.obs, key, role).reindex(adata.obs_names)
     columns = list(dict.fromkeys([*adata.obs.columns, *data.obs.columns]))
     msg = f"There is no column {key!r} in {role}.obs. Columns: {columns}."
-    raise KeyError(msg)
+    raise NotFoundError(msg)
+
+
+def _one_column(obs: pd.DataFrame, key: str, role: str) -> pd.Series:
+    if (obs.columns == key).sum() > 1:
+        msg = f"{role}.obs has several columns {key!r}. Rename or drop all but one."
+        raise ValueError(msg)
+    return obs[key]
 
 
 def check_values(

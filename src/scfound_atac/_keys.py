@@ -65,9 +65,14 @@ def check_key(key_added: str, example: str = "my_result") -> None:
 
     Raises
     ------
+    TypeError
+        If `key_added` is no text.
     ValueError
         If `key_added` is empty or holds a slash.
     """
-    if not key_added or "/" in key_added:
+    if not isinstance(key_added, str):
+        msg = f"key_added= takes a name, as text, for example {example!r}; got {type(key_added).__name__}."
+        raise TypeError(msg)
+    if not key_added.strip() or "/" in key_added:
         msg = f"key_added={key_added!r} cannot be stored in an h5ad file: use a name without '/', for example {example!r}."
         raise ValueError(msg)

@@ -36,6 +36,7 @@ _LARGEST_SHARE = 0.5
 _MAX_CODES_WITH_GAPS = 100
 _MAX_CODES = 1000
 _FEW_CELLS = 20
+_TOO_FEW_TO_TELL = 6
 
 
 def _as_text(value: Any) -> str:
@@ -70,8 +71,16 @@ def is_label(values: pd.Series) -> NDArray[np.bool_]:
     return np.array([not _stands_for_none(text) for text in texts], dtype=bool)[codes]
 
 
+def label_texts(values: Any) -> pd.Series:
+    """Labels as text, missing where a cell has none, with the index of `values` if it has one."""
+    column = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))
+    codes, texts = _unique_texts(column)
+    found = np.array([None if _stands_for_none(text) else text for text in texts], dtype=object)
+    return pd.Series(found[codes], index=column.index, dtype=object)
+
+
 def read_labels(
-    column: pd.Series, key: str, *, role: str = "adata", n_min: int = 2
+    column: pd.Series, key: str, *, role: str = "adata", n_min: int = 2, where: str | None = None
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Labels of cells as numbers.
 
@@ -85,6 +94,8 @@ def read_labels(
         What the object with the column is called, for messages.
     n_min
         Least number of different labels.
+    where
+        What the labels are called in messages, if they are no column of an object.
 
     Returns
     -------
@@ -96,16 +107,17 @@ def read_labels(
     ValueError
         If the column holds measurements, a different value for each cell, or less than `n_min` labels.
     """
-    where = f"{role}.obs[{key!r}]"
+    told_by = (
+        f"cells of {role} have no label by {role}.obs[{key!r}]" if where is None else f"cells have no label by {where}"
+    )
+    where = where or f"{role}.obs[{key!r}]"
     codes, texts = _unique_texts(column)
     none = np.array([_stands_for_none(text) for text in texts], dtype=bool)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     taken = {text: int(n) for text, n, is_none in zip(texts, counts, none, strict=True) if is_none and text and n}
     if taken:
         shown = ", ".join(f"{text!r}: {n}" for text, n in taken.items())
-        logger.warning(
-            "%d of %d cells of %s have no label by %s (%s)", sum(taken.values()), len(codes), role, where, shown
-        )
+        logger.warning("%d of %d %s (%s)", sum(taken.values()), len(codes), told_by, shown)
     labelled = ~none[codes]
     _refuse_measurements(pd.Series(column).astype(object)[labelled], where)
 
@@ -158,7 +170,7 @@ def _refuse_measurements(values: pd.Series, where: str) -> None:
 def _refuse_names(codes: NDArray[np.int64], labels: list[str], where: str) -> None:
     """ValueError for a column with another value for each cell, as the names of cells are."""
     n_cells, n_labels = len(codes), len(labels)
-    all_differ = n_labels == n_cells and n_cells > 2
+    all_differ = n_labels == n_cells and n_cells >= _TOO_FEW_TO_TELL
     if all_differ or (n_cells >= _FEW_CELLS and n_labels > 0.9 * n_cells):
         shown = ", ".join(map(repr, labels[:3]))
         what = "values all differ" if all_differ else "values nearly all differ"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
+from ._labels import label_texts
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -345,9 +347,8 @@ def _in_order(values: Any, truth: Any, name: str) -> Any:
 
 def _labels(values: Any, unknown: str) -> pd.Series:
     """Labels as text numbered from 0, `unknown` where there is none."""
-    names = pd.Series(np.asarray(values, dtype=object))
-    text = names.astype(str)
-    return text.where(names.notna() & (text.str.strip() != ""), unknown)
+    text = label_texts(np.asarray(values, dtype=object))
+    return text.where(text.notna(), unknown)
 
 
 def _probabilities(table: pd.DataFrame) -> pd.DataFrame:

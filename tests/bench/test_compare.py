@@ -167,9 +167,9 @@ def test_models(cells: AnnData, tmp_path: Path) -> None:
 
 
 def test_errors(cells: AnnData) -> None:
-    with pytest.raises(KeyError, match="no column 'celltype' in obs. Columns: .'cell_type', 'donor'"):
+    with pytest.raises(KeyError, match="no column 'celltype' in adata.obs. Columns: .'cell_type', 'donor'"):
         sfa.bench.compare(cells, "celltype")
-    with pytest.raises(ValueError, match="has the labels .'one'. in the 66 cells"):
+    with pytest.raises(ValueError, match=r"adata\.obs\['donor'\] has 1 label.s. .'one'."):
         sfa.bench.compare(cells, "donor")
     with pytest.raises(ValueError, match="fractions must be above 0 and at most 1, got .1.5"):
         compare(cells, fractions=[1.0, 1.5])

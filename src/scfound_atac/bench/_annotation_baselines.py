@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from .._anndata import get_atac, get_column
-from ..pp._counts import read_counts
+from .._arguments import check_arguments
+from .._labels import read_labels
+from ..data import Cells
 from ._baseline_cells import chosen_methods, same_ocrs
 from ._label_classifiers import label_probabilities
 from ._lsi_space import LSISpace
-from ._scores import is_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,15 +79,13 @@ def annotation_baselines(
         For an unknown method, fewer than two labels, OCRs that the query does not have, or values that are no counts.
     """
     chosen = chosen_methods(methods, ANNOTATION_METHODS)
-    source = get_atac(reference, modality)
-    names = get_column(reference, source, labels_key)
-    labelled = is_labelled(names)
-    y, labels = pd.factorize(names[labelled].astype(str), sort=True)
-    if len(labels) < 2:
-        msg = f"obs[{labels_key!r}] of the reference has {len(labels)} labels in {len(y)} labelled cells: at least two labels are needed."
-        raise ValueError(msg)
-    target = get_atac(query, modality)
-    order = same_ocrs(source, target)
-    space = LSISpace(read_counts(source, layer)[labelled], read_counts(target, layer)[:, order], n_components, seed)
-    found = {name: label_probabilities(name, space, y.astype(np.int64), seed) for name in chosen}
-    return {name: pd.DataFrame(p, target.obs_names.copy(), pd.Index(labels)) for name, p in found.items()}
+    check_arguments(n_components=n_components, seed=seed)
+    source, target = (
+        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=False)
+        for data, role in ((reference, "reference"), (query, "query"))
+    )
+    codes, labels = read_labels(source.column(labels_key), labels_key, role=source.role)
+    order, labelled = same_ocrs(source, target), np.flatnonzero(codes >= 0)
+    space = LSISpace(source.to_memory(labelled), target.to_memory()[:, order], n_components, seed)
+    found = {name: label_probabilities(name, space, codes[labelled], seed) for name in chosen}
+    return {name: pd.DataFrame(p, target.index.copy(), pd.Index(labels)) for name, p in found.items()}

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .._arguments import settable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
-    from anndata import AnnData
     from numpy.typing import NDArray
+
+    from ..data import Cells
 
 
 def chosen_methods(methods: Iterable[str], known: Sequence[str]) -> list[str]:
     """Names of methods, each once, all of them `known`."""
-    names = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
+    if not isinstance(methods, Iterable):
+        msg = f"methods= takes names of methods, some of {list(known)}; got {type(methods).__name__}."
+        raise TypeError(msg)
+    names = list(dict.fromkeys(map(str, [methods] if isinstance(methods, str) else methods)))
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         msg = (
@@ -26,22 +33,21 @@ def chosen_methods(methods: Iterable[str], known: Sequence[str]) -> list[str]:
     return names
 
 
-def same_ocrs(train: AnnData, test: AnnData) -> NDArray[np.intp]:
-    """Where the OCRs of `train` are in `test`, which must have cells."""
-    for adata, name in ((train, "training"), (test, "test")):
-        if not adata.var_names.is_unique:
-            repeated = adata.var_names[adata.var_names.duplicated()]
-            msg = f"Names of OCRs of the {name} cells repeat: {list(repeated[:3])}. Keep one of each."
+def same_ocrs(train: Cells, test: Cells) -> NDArray[np.intp]:
+    """Where the OCRs of `train` are in `test`, by name."""
+    for cells, name in ((train, "training"), (test, "test")):
+        ocrs = cells.ocrs.index
+        if not ocrs.is_unique:
+            repeated = ocrs[ocrs.duplicated()]
+            msg = f"Names of OCRs of the {name} cells repeat in {cells.role}: {list(repeated[:3])}. Keep one of each."
             raise ValueError(msg)
-    if not test.n_obs:
-        msg = "There are no cells to predict for."
-        raise ValueError(msg)
-    order = test.var_names.get_indexer(train.var_names)
+    order = test.ocrs.index.get_indexer(train.ocrs.index)
     if (order < 0).any():
-        absent = train.var_names[order < 0]
+        absent = train.ocrs.index[order < 0]
         msg = (
-            f"{len(absent)} of the {train.n_vars} OCRs of the training cells are not among those of the cells to predict for "
-            f"({list(absent[:3])}). Bring them onto one set first: query = sfa.pp.map_ocrs(query, reference)."
+            f"{len(absent)} of the {train.n_ocrs} OCRs of the training cells ({train.role}) are not among those of the cells to predict "
+            f"for ({test.role}): {list(absent[:3])}. Bring them onto one set first: {settable(test.role)} = sfa.pp.map_ocrs({test.role}, "
+            f"{train.role})."
         )
         raise ValueError(msg)
     return order

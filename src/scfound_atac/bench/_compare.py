@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from .._anndata import get_atac
+from .._arguments import check_arguments
+from .._labels import read_labels
 from .._logging import logger
+from .._paths import as_path
+from ..data import Cells
 from ..pp import aggregate_neighbors
 from ._finished import FinishedRows
 from ._methods import Method, find_methods
-from ._scores import clustering_scores, is_labelled, knn_accuracy
-from ._thin_counts import thin_counts, whole_counts
+from ._scores import clustering_scores, knn_accuracy
+from ._thin_counts import thin_counts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
@@ -119,14 +123,16 @@ def compare(
     >>> table = sfa.bench.compare(adata, "cell_type", methods=["lsi", "spectral"], fractions=[1.0, 0.1])
     >>> print(sfa.bench.report(table))
     """
-    fractions, smooth = list(fractions), list(smooth)
-    wrong = [fraction for fraction in fractions if not 0 < fraction <= 1]
+    check_arguments(n_cells=n_cells, n_components=n_components, n_seeds=n_seeds, seed=seed, name=name)
+    fractions, smooth = _listed("fractions", fractions), _listed("smooth", smooth)
+    wrong = [fraction for fraction in fractions if not _is_fraction(fraction)]
     if wrong:
         msg = f"fractions must be above 0 and at most 1, got {wrong[:3]}."
         raise ValueError(msg)
-    cells, labels = _labelled_cells(get_atac(adata, modality), labels_key, n_cells, layer, seed)
     found = find_methods(methods, n_components, seed)
-    finished = FinishedRows(None if out is None else Path(out))
+    target = None if out is None else as_path(out, "out")
+    cells, labels = _labelled_cells(adata, labels_key, n_cells, layer, modality, seed)
+    finished = FinishedRows(target)
     rows = []
     for fraction in fractions:
         thinned = thin_counts(cells, fraction, seed=seed)
@@ -160,25 +166,36 @@ def compare(
     return table if name else table.drop(columns="data", errors="ignore")
 
 
+def _listed(name: str, values: Any) -> list[Any]:
+    """The values of an argument that takes several, or one alone."""
+    if isinstance(values, bool | float | int):
+        return [values]
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        msg = f"{name}= takes a list of values; got {type(values).__name__}."
+        raise TypeError(msg)
+    return list(values)
+
+
+def _is_fraction(value: Any) -> bool:
+    is_number = isinstance(value, float | int | np.floating | np.integer) and not isinstance(value, bool)
+    return is_number and 0 < value <= 1
+
+
 def _labelled_cells(
-    atac: AnnData, labels_key: str, n_cells: int | None, layer: str | None, seed: int
+    data: Any, labels_key: str, n_cells: int | None, layer: str | None, modality: str | None, seed: int
 ) -> tuple[AnnData, NDArray[np.str_]]:
     """A seeded subset of the labelled cells with nothing but their counts and OCRs, and their labels."""
-    from anndata import AnnData
-
-    if labels_key not in atac.obs:
-        msg = f"There is no column {labels_key!r} in obs. Columns: {list(atac.obs.columns)}."
-        raise KeyError(msg)
-    rows = np.flatnonzero(is_labelled(atac.obs[labels_key]))
+    cells = Cells.read(data, layer=layer, modality=modality, coordinates=False)
+    codes, labels = read_labels(cells.column(labels_key), labels_key, role=cells.role)
+    rows = np.flatnonzero(codes >= 0)
     if n_cells is not None and len(rows) > n_cells:
         rows = np.sort(np.random.default_rng(seed).choice(rows, n_cells, replace=False))
-    labels = atac.obs[labels_key].iloc[rows].astype(str).to_numpy(dtype=str)
-    if len(np.unique(labels)) < 2:
-        msg = f"obs[{labels_key!r}] has the labels {np.unique(labels).tolist()} in the {len(rows)} cells to use; at least two are needed."
+    chosen = np.array(labels, dtype=str)[codes[rows]]
+    if len(np.unique(chosen)) < 2:
+        found = np.unique(chosen).tolist()
+        msg = f"{cells.role}.obs[{labels_key!r}] has the labels {found} in the {len(rows)} cells to use; at least two are needed."
         raise ValueError(msg)
-    uns = {"genome": atac.uns["genome"]} if "genome" in atac.uns else {}
-    counts = whole_counts(atac, layer, rows)
-    return AnnData(counts, obs=atac.obs[[]].iloc[rows].copy(), var=atac.var.copy(), uns=uns), labels
+    return cells.as_anndata(rows), chosen
 
 
 def _smoothed(adata: AnnData, seed: int) -> AnnData:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._paths import make_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -21,8 +23,16 @@ class FinishedRows:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._rows: list[dict[str, Any]] = []
-        if path is not None and path.is_file() and path.stat().st_size:
+        if path is None:
+            return
+        if path.is_dir():
+            msg = f"out={str(path)!r} is a folder, and a CSV file is wanted: out={str(path / 'comparison.csv')!r}."
+            raise IsADirectoryError(msg)
+        make_folder(path.parent, "out")
+        if path.is_file() and path.stat().st_size:
             self._rows = _read(path)
+        with path.open("a"):  # a file that cannot be written to is told before anything is computed
+            pass
 
     def find(self, run: Mapping[str, Any]) -> dict[str, Any] | None:
         """The finished row that says the same as `run`, if there is one."""
@@ -32,7 +42,6 @@ class FinishedRows:
         """Append one row."""
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(pd.DataFrame([row]).to_csv(index=False, header=file.tell() == 0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..pp import lsi, spectral
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -31,8 +31,11 @@ class Method(NamedTuple):
 
 def find_methods(methods: Iterable[Any] | Mapping[str, Any], n_components: int, seed: int) -> dict[str, Method]:
     """Methods of `scfound_atac.bench.compare` by name. Models are opened here, so that a wrong name fails before anything is computed."""
-    if isinstance(methods, str | Path):
+    if isinstance(methods, str | Path) or (callable(methods) and not isinstance(methods, Iterable)):
         methods = [methods]
+    if not isinstance(methods, Iterable):
+        msg = f"methods= takes names of methods, or a mapping of names to models or functions; got {type(methods).__name__}."
+        raise TypeError(msg)
     named = methods if isinstance(methods, Mapping) else {str(method): method for method in methods}
     return {str(name): _method(method, n_components, seed) for name, method in named.items()}
 

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .._anndata import get_atac, get_column, get_matrix
+from .._anndata import get_atac, get_matrix, role_of
+from .._arguments import check_arguments
+from .._labels import read_labels
 from .._logging import logger
-from ..pp._counts import read_counts
+from ..data import Cells, iter_rows
 from ..scores import expression_scores
 from ._baseline_cells import chosen_methods, same_ocrs
 from ._label_classifiers import label_probabilities
 from ._lsi_space import LSISpace, nearest
-from ._scores import is_labelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,60 +108,65 @@ def rna_baselines(
     if by_type and labels_key is None:
         msg = f"{', '.join(by_type)} needs cell types: pass labels_key= a column of obs, or leave it out of methods."
         raise ValueError(msg)
-    source, target = get_atac(train, modality), get_atac(test, modality)
+    check_arguments(
+        labels_key=labels_key, rna_layer=rna_layer, rna_modality=rna_modality, n_components=n_components, seed=seed
+    )
+    source, target = (
+        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=False)
+        for data, role in ((train, "train"), (test, "test"))
+    )
     cells, measured = _training_expression(train, source, expression, rna_layer, rna_modality)
     order = same_ocrs(source, target)
-    space = LSISpace(read_counts(source, layer)[cells], read_counts(target, layer)[:, order], n_components, seed)
+    space = LSISpace(source.to_memory(cells), target.to_memory()[:, order], n_components, seed)
     y = measured.to_numpy()
     predicted = {}
     for name in chosen:
         if name == "gene-activity":
-            predicted[name] = _activity(target, measured.columns, genes, layer)
+            predicted[name] = _activity(target, measured.columns, genes)
         elif name == "ridge-lsi":
             predicted[name] = _ridge(*space.standardised, y)
         elif name == "knn-lsi":
             predicted[name] = _neighbor_means(*space.lsi, y, seed)
         else:
-            types = get_column(train, source, str(labels_key)).iloc[cells]
+            types = _types(source, str(labels_key)).iloc[cells]
             if name == "cell-type-mean":
                 of_test = _predicted_types(space, types, seed)
             else:
-                of_test = get_column(test, target, str(labels_key))
+                of_test = _types(target, str(labels_key))
             predicted[name] = _type_means(y, types, of_test)
     return {
-        name: pd.DataFrame(values.astype(np.float32, copy=False), target.obs_names.copy(), measured.columns)
+        name: pd.DataFrame(values.astype(np.float32, copy=False), target.index.copy(), measured.columns)
         for name, values in predicted.items()
     }
 
 
 def _training_expression(
-    data: Any, atac: AnnData, expression: Any, rna_layer: str | None, rna_modality: str
+    data: Any, atac: Cells, expression: Any, rna_layer: str | None, rna_modality: str
 ) -> tuple[NDArray[np.intp], pd.DataFrame]:
     """Row numbers of the training cells that have expression, and their expression."""
     if expression is None:
-        if data is atac:
+        if not hasattr(data, "mod"):
             msg = "The training cells are one AnnData: pass expression= their expression, or a MuData with both modalities."
             raise ValueError(msg)
-        rna = get_atac(data, rna_modality)
-        matrix = get_matrix(rna, rna_layer)
-        expression = pd.DataFrame(
-            matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix), rna.obs_names, rna.var_names
-        )
+        rna = get_atac(data, rna_modality, "train", modality_argument="rna_modality", holds="expression")
+        matrix = get_matrix(rna, rna_layer, role_of(data, rna_modality, "train"), "rna_layer")
+        values = np.vstack([chunk.toarray() for _, chunk in iter_rows(matrix)])
+        expression = pd.DataFrame(values, rna.obs_names, rna.var_names)
     elif not isinstance(expression, pd.DataFrame):
         values = expression.toarray() if sparse.issparse(expression) else np.asarray(expression)
-        if values.ndim != 2 or len(values) != atac.n_obs:
-            msg = f"expression has shape {values.shape}, but there are {atac.n_obs} training cells: one row per cell is needed."
+        if values.ndim != 2 or len(values) != len(atac):
+            msg = f"expression has shape {values.shape}, but there are {len(atac)} training cells: one row per cell is needed."
             raise ValueError(msg)
-        expression = pd.DataFrame(values, atac.obs_names)
+        expression = pd.DataFrame(values, atac.index)
     for index, what in ((expression.columns, "genes"), (expression.index, "cells")):
         if not index.is_unique:
             msg = f"Names of {what} of the expression repeat: {list(index[index.duplicated()][:3])}. Make them unique."
             raise ValueError(msg)
-    place = expression.index.get_indexer(atac.obs_names)
+    place = expression.index.get_indexer(atac.index)
     cells = np.flatnonzero(place >= 0)
     if len(cells) < 4 or not expression.shape[1]:
         msg = (
-            f"{len(cells)} of the {atac.n_obs} training cells have expression, of {expression.shape[1]} genes: at least four cells and one "
+            f"{len(cells)} of the {len(atac)} training cells have expression, of {expression.shape[1]} genes: at least four cells and one "
             "gene are needed. Cells are paired by obs_names."
         )
         raise ValueError(msg)
@@ -172,9 +178,7 @@ def _training_expression(
     return cells, paired
 
 
-def _activity(test: AnnData, symbols: pd.Index, genes: Genes, layer: str | None) -> Floats:
-    from anndata import AnnData
-
+def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
     from ..datasets.gene_table import given_or_downloaded
     from ..genome import read_genes
     from ..tl import gene_activity
@@ -187,17 +191,13 @@ def _activity(test: AnnData, symbols: pd.Index, genes: Genes, layer: str | None)
             f"{list(table['name'][:3])}. Name genes by symbol, or pass genes= a table with these names."
         )
         raise ValueError(msg)
-    cells = AnnData(read_counts(test, layer), obs=test.obs[[]], var=test.var, uns=_genome(test))
+    cells = test.as_anndata()
     gene_activity(cells, genes=known)
     found = symbols.get_indexer(cells.uns["gene_activity"]["genes"].index)
     logger.info("gene-activity: %d of %d genes have OCRs", len(found), len(symbols))
-    activity = np.zeros((test.n_obs, len(symbols)), dtype=np.float32)
+    activity = np.zeros((len(test), len(symbols)), dtype=np.float32)
     activity[:, found] = cells.obsm["gene_activity"].toarray()
     return activity
-
-
-def _genome(adata: AnnData) -> dict[str, Any]:
-    return {"genome": adata.uns["genome"]} if "genome" in adata.uns else {}
 
 
 def _ridge(train: Floats, test: Floats, y: Floats) -> Floats:
@@ -229,10 +229,17 @@ def _means(y: Floats, rows: NDArray[np.int64]) -> Floats:
     return sparse.csr_matrix((weights, rows.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(y))) @ y
 
 
+def _types(cells: Cells, labels_key: str) -> pd.Series:
+    """Types of cells as text, missing where there is none."""
+    column = cells.column(labels_key)
+    codes, labels = read_labels(column, labels_key, role=cells.role, n_min=0)
+    return pd.Series(np.array([*labels, None], dtype=object)[codes], name=labels_key)
+
+
 def _predicted_types(space: LSISpace, types: pd.Series, seed: int) -> pd.Series:
     """Type of each test cell by lsi-logistic, learnt from the training cells that have one."""
-    labelled = np.flatnonzero(is_labelled(types))
-    y, labels = pd.factorize(types.iloc[labelled].astype(str), sort=True)
+    labelled = np.flatnonzero(types.notna())
+    y, labels = pd.factorize(types.iloc[labelled], sort=True)
     if len(labels) < 2:
         msg = f"labels_key={types.name!r} has {len(labels)} types in {len(y)} training cells: at least two types are needed."
         raise ValueError(msg)
@@ -242,9 +249,9 @@ def _predicted_types(space: LSISpace, types: pd.Series, seed: int) -> pd.Series:
 
 def _type_means(y: Floats, types: pd.Series, of_test: pd.Series) -> Floats:
     """Mean of the training cells of each test cell's type; of all training cells where there are none."""
-    known = is_labelled(types)
-    names, labels = pd.factorize(types[known].astype(str))
-    row = np.where(is_labelled(of_test), pd.Index(labels).get_indexer(of_test.astype(str)), -1)
+    known = types.notna()
+    names, labels = pd.factorize(types[known])
+    row = np.where(of_test.notna(), pd.Index(labels).get_indexer(pd.Index(of_test)), -1)
     of_type = sparse.csr_matrix((np.ones(len(names)), (names, np.flatnonzero(known))), shape=(len(labels), len(y)))
     means = (of_type @ y) / np.bincount(names)[:, None]
     return np.vstack([means, y.mean(axis=0)])[row]  # the last for -1

@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .._arguments import check_arguments
+from .._labels import is_label, read_labels
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
@@ -57,6 +60,7 @@ def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int =
     ImportError
         Without igraph.
     """
+    check_arguments(seed=seed)
     points, truth = _checked(embedding, labels)
     _require("n_seeds", n_seeds)
     seeds = range(seed, seed + n_seeds)
@@ -108,6 +112,7 @@ def knn_accuracy(
     """
     from sklearn.neighbors import KNeighborsClassifier
 
+    check_arguments(seed=seed)
     points, truth = _checked(embedding, labels)
     _require("n_neighbors", n_neighbors)
     _require("n_folds", n_folds, min_value=2)
@@ -128,15 +133,10 @@ def knn_accuracy(
     return float(np.mean(accuracy)), float(np.std(accuracy))
 
 
-def is_labelled(labels: pd.Series) -> NDArray[np.bool_]:
-    """Which cells have a label: neither missing nor an empty string, shape (n_cells,)."""
-    return (labels.notna() & (labels.astype(str).str.strip() != "")).to_numpy(dtype=bool)
-
-
 def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The points, and labels as numbers from 0."""
     points = np.asarray(embedding, dtype=np.float64)
-    names = pd.Series(np.asarray(labels))
+    names = pd.Series(np.asarray(labels, dtype=object))
     if points.ndim != 2 or len(points) != len(names) or not points.shape[1]:
         msg = f"The embedding has shape {points.shape}, but there are {len(names)} labels: one row per label is needed."
         raise ValueError(msg)
@@ -144,19 +144,23 @@ def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float6
         bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
         msg = f"The embedding of {len(bad)} cells is not finite (cells {', '.join(map(str, bad[:3]))}, counted from 0)."
         raise ValueError(msg)
-    missing = ~is_labelled(names)
+    missing = ~is_label(names)
     if missing.any():
         first = int(missing.argmax())
-        msg = f"{missing.sum()} cells have no label (first: cell {first}, counted from 0). Leave them out of both arguments."
+        msg = (
+            f"{missing.sum()} cells have no label (first: cell {first}, counted from 0: {names.iloc[first]!r}). Leave them out of both "
+            "arguments."
+        )
         raise ValueError(msg)
-    codes, found = pd.factorize(names.astype(str), sort=True)
-    if len(found) < 2:
-        msg = f"There is nothing to tell apart: labels are {list(found)}."
+    if names.nunique() < 2:
+        msg = f"There is nothing to tell apart: labels are {list(names.unique())}."
         raise ValueError(msg)
-    return points, codes.astype(np.int64)
+    codes, _ = read_labels(names, "labels", where="labels")
+    return points, codes
 
 
 def _require(name: str, value: int, *, min_value: int = 1) -> None:
+    check_arguments(**{name: value})
     if value < min_value:
         msg = f"{name}={value} must be at least {min_value}."
         raise ValueError(msg)

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from .._anndata import check_values, get_atac, get_column, get_matrix, no_matrix, role_of
+from .._arguments import settable
 from .._logging import logger
 from .._rows import iter_rows, shape_of
 from ..genome.features import peak_columns
 from ..genome.names import looks_transposed
-from ..genome.ocrs import read_ocrs
+from ..genome.ocrs import coordinate_columns, read_ocrs
 from ._design import check_design
 
 if TYPE_CHECKING:
@@ -128,15 +129,7 @@ class Cells:
         if adata.n_obs == 0:
             msg = f"Nothing to read: {role} has 0 cells and {adata.n_vars} OCRs."
             raise ValueError(msg)
-        if looks_transposed(adata.obs_names, adata.var_names):
-            msg = (
-                f"{role} looks transposed: its {adata.n_obs} observations are named like OCRs ({adata.obs_names[0]!r}) and its variables "
-                f"are not ({adata.var_names[0]!r}). Cells belong in the rows: {role} = {role}.T.copy()."
-            )
-            raise ValueError(msg)
-        is_peak = peak_columns(adata.var, role)
-        columns = None if is_peak is None else np.flatnonzero(is_peak)
-        var = adata.var if columns is None else adata.var.iloc[columns]
+        columns, var = peaks_of(adata, role)
         if coordinates:
             ocrs = read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)
         else:
@@ -144,7 +137,8 @@ class Cells:
         names = adata.obs_names.to_numpy(dtype=object)
         cells = cls(matrix, columns, ocrs, names, np.zeros(len(names), dtype=bool), role, (data, adata))
         where = f"{role}.X" if layer is None else f"{role}.layers[{layer!r}]"
-        sample = cells._check(where, values, layer_argument, list(adata.layers), or_else)
+        others = [name for name in adata.layers if name != layer]
+        sample = cells._check(where, values, layer_argument, others, or_else)
         if coordinates and (warning := check_design(sample, ocrs)):
             logger.warning("%s: %s", role, warning)
         return cells
@@ -184,8 +178,14 @@ class Cells:
             what = (
                 f"{where} holds values that are not whole numbers, so it is already normalised, and counts are needed."
             )
-        fix = f"Pass {layer_argument}= a layer with counts" + (f" (layers: {layers})" if layers else "")
         binarise = f"{self.role}.layers['binary'] = ({where} > 0).astype('float32')"
+        if layers:
+            fix = f"Pass {layer_argument}= a layer with counts (layers: {layers})"
+        elif self.source is not None and (raw := self.source[1].raw) is not None and raw.n_vars == self.n_vars:
+            kept = f"{self.role}.layers['counts'] = {self.role}.raw.X"
+            fix = f"If {self.role}.raw holds the counts, take them ({kept}; {layer_argument}='counts')"
+        else:
+            fix = f"Put the counts into a layer and pass {layer_argument}= its name"
         return f"{what} {fix}, or binarise ({binarise}; {layer_argument}='binary'){or_else}."
 
     def iter_rows(
@@ -206,15 +206,26 @@ class Cells:
         """Some of the cells, in memory, with their OCRs alone."""
         return Cells(self.to_memory(rows), None, self.ocrs, self.names[rows], self.is_empty[rows], self.role)
 
+    def as_anndata(self, rows: NDArray[np.integer] | None = None) -> AnnData:
+        """The cells `rows`, or all, as an object with nothing but their counts, the OCRs' rows of ``var``, and the genome build."""
+        from anndata import AnnData
+
+        assert self.source is not None
+        adata = self.source[1]
+        var = adata.var if self.columns is None else adata.var.iloc[self.columns]
+        obs = adata.obs[[]] if rows is None else adata.obs[[]].iloc[rows]
+        uns = {"genome": adata.uns["genome"]} if "genome" in adata.uns else {}
+        return AnnData(self.to_memory(rows), obs=obs.copy(), var=var.copy(), uns=uns)
+
     @property
     def index(self) -> pd.Index:
         """Names of the cells as the index of a table."""
         return pd.Index(self.names) if self.source is None else self.source[1].obs_names
 
-    def column(self, key: str) -> pd.Series:
+    def column(self, key: str, argument: str = "labels_key") -> pd.Series:
         """A column of ``obs``, of the AnnData or else of the MuData around it; see `scfound_atac._anndata.get_column`."""
         assert self.source is not None
-        return get_column(*self.source, key, self.role)
+        return get_column(*self.source, key, self.role, argument)
 
     def var_columns(self, ocrs: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of OCRs -> numbers of the columns of the user's object."""
@@ -250,10 +261,33 @@ def read_columns(
     ValueError
         If there are no peaks, or coordinates are not usable or not on GRCh38.
     """
+    columns, var = peaks_of(adata, role)
+    ocrs = read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)
+    return np.arange(adata.n_vars) if columns is None else columns, ocrs
+
+
+def peaks_of(adata: AnnData, role: str) -> tuple[NDArray[np.int64] | None, pd.DataFrame]:
+    """Numbers of the columns that are peaks, None if all are, and their rows of ``var``.
+
+    Raises
+    ------
+    ValueError
+        If there are no peaks, or they are in the rows.
+    """
+    if adata.n_vars == 0:
+        raise ValueError(no_matrix(adata, role))
+    is_turned = coordinate_columns(adata.obs) is not None and coordinate_columns(adata.var) is None
+    if looks_transposed(adata.obs_names, adata.var_names, has_columns=is_turned):
+        msg = (
+            f"{role} looks transposed: its {adata.n_obs} observations look like OCRs ({adata.obs_names[0]!r}) and its variables "
+            f"do not ({adata.var_names[0]!r}). Cells belong in the rows: {settable(role)} = {role}.T.copy()."
+        )
+        raise ValueError(msg)
     is_peak = peak_columns(adata.var, role)
-    columns = np.arange(adata.n_vars) if is_peak is None else np.flatnonzero(is_peak)
-    var = adata.var.iloc[columns]
-    return columns, read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)
+    if is_peak is None:
+        return None, adata.var
+    columns = np.flatnonzero(is_peak)
+    return columns, adata.var.iloc[columns]
 
 
 def _row_numbers(chunk: csr_matrix) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .._arguments import settable
 from ._chromosomes import CHROMOSOME_SIZES, CHROMOSOMES, chromosome_ids
 
 BIN_SIZE = 500
@@ -42,14 +43,14 @@ _CHAIN = "https://hgdownload.soe.ucsc.edu/goldenPath/hg19/liftOver/hg19ToHg38.ov
 
 
 def _declare(role: str) -> str:
-    """How the object called `role` is declared to be on GRCh38: the one that is worked on by an argument too."""
+    """How the object called `role` is declared to be on GRCh38: the one that is worked on often by an argument too."""
     in_uns = f'{role}.uns["genome"] = "GRCh38"'
-    return f'genome="GRCh38" (or {in_uns})' if role.startswith(("adata", "mdata")) else in_uns
+    has_argument = role.startswith(("adata", "mdata"))
+    return f'{in_uns} (or genome="GRCh38" where the function has that argument)' if has_argument else in_uns
 
 
 def _lift(role: str) -> str:
-    # mdata["atac"] can be read, but only mdata.mod["atac"] can be set
-    target = role.replace("mdata[", "mdata.mod[")
+    target = settable(role)
     call = f'{target} = sfa.pp.liftover_ocrs({target}, chain="hg19ToHg38.over.chain.gz")'
     return f"Move them first: {call}, with the chain file from {_CHAIN}."
 
@@ -236,7 +237,7 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
     evidence = _weigh(ocrs, ids)
     if evidence is not None and evidence.says_hg19:
         # To declare another build helps only where all positions exist on it.
-        after_all = "" if len(beyond) else f" If they are on GRCh38 after all, pass {_declare(role)}."
+        after_all = "" if len(beyond) else f" If they are on GRCh38 after all, say so: {_declare(role)}."
         msg = (
             f"OCRs of {role} look like hg19 (GRCh37): {evidence.hg19.fraction:.0%} overlap accessible regions known there, "
             f"{evidence.grch38.fraction:.0%} those of GRCh38. The models know GRCh38 only. {_lift(role)}{after_all}"
@@ -265,7 +266,7 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
     msg = (
         f"Cannot recognise the genome build of {len(ocrs)} OCRs of {role}: {grch38.fraction:.0%} overlap accessible regions known on "
         f"GRCh38 and {hg19.fraction:.0%} those on hg19, no clear lead over each other and over places beside them ({grch38.background:.0%} "
-        f"and {hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are on GRCh38, pass "
+        f"and {hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are on GRCh38, say so: "
         f"{_declare(role)}."
     )
     raise ValueError(msg)
@@ -283,7 +284,7 @@ def _check_declared(ocrs: pd.DataFrame, genome: str, beyond: np.ndarray, role: s
             if _GRCH38.search(genome):
                 msg += f" Keep the OCRs of GRCh38 alone, then declare that one: {_declare(role)}."
         else:
-            msg += f" If that is what they are on, pass {_declare(role)}."
+            msg += f" If that is what they are on, say so: {_declare(role)}."
         raise ValueError(msg)
     if len(beyond):
         msg = (

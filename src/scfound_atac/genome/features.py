@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._arguments import settable
 from .._logging import logger
 from .names import Reading, readable, scan_names
 from .ocrs import coordinate_columns
@@ -130,6 +131,8 @@ def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
     # Names that could be read in two ways are peaks; what to do about them is said where coordinates are read.
     is_place, is_word = reading >= Reading.UNCLEAR, reading == Reading.NONE
     is_place &= reading != Reading.GUESSED
+    if is_word.all():
+        _refuse_genes(var, role)
     if not is_word.any() or not is_place.any():
         return
     n_words = int(is_word.sum())
@@ -137,7 +140,7 @@ def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
         msg = (
             f"{n_words} of {len(var)} features of {role} hold no coordinates in their names and look like genes or other features, among "
             f"them {_named(var.index[is_word])}; other names are of the form chr1:100-200. Keep the peaks alone: "
-            f"{role} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy(); or say what each feature is: "
+            f"{settable(role)} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy(); or say what each feature is: "
             f'{role}.var["feature_types"] = ... ("Peaks" or "Gene Expression").'
         )
     else:
@@ -145,6 +148,21 @@ def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
             f"Names of {len(var) - n_words} of {len(var)} features of {role} hold coordinates and those of {n_words} do not, among them "
             f"{_named(var.index[is_word])}: are these genes, whose places the columns give? Say what each feature is: "
             f'{role}.var["feature_types"] = ... ("Peaks" or "Gene Expression"; all "Peaks" if all are peaks), or keep the peaks alone: '
-            f"{role} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy()."
+            f"{settable(role)} = {role}[:, {role}.var_names.str.contains({_PLACE!r})].copy()."
         )
     raise ValueError(msg)
+
+
+# Genes that any table of expression of human or mouse has.
+_WELL_KNOWN = frozenset(("ACTB", "B2M", "EEF1A1", "GAPDH", "MALAT1", "RPLP0", "RPS18", "TMSB4X"))
+
+
+def _refuse_genes(var: pd.DataFrame, role: str) -> None:
+    """ValueError if all names are those of genes."""
+    is_id = var.index.astype(str).str.fullmatch(r"ENS[A-Z]*G\d{11}(?:\.\d+)?")
+    if is_id.mean() > 0.5 or len(_WELL_KNOWN.intersection(var.index.astype(str).str.upper())) >= 3:
+        msg = (
+            f"The features of {role} are named like genes ({_named(var.index)}): it holds expression, and chromatin accessibility (cells x "
+            f'peaks) is needed. If these features are peaks, say so: {role}.var["feature_types"] = "Peaks".'
+        )
+        raise ValueError(msg)

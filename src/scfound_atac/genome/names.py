@@ -161,16 +161,23 @@ def readable(names: Iterable[Any]) -> NDArray[np.bool_]:
     return read.is_read | (read.reading == Reading.OTHER_BUILD)
 
 
-def looks_transposed(obs_names: Iterable[Any], var_names: Iterable[Any], *, n_names: int = 1000) -> bool:
-    """Whether rows are OCRs and columns are not, told from the first `n_names` names of each."""
+def looks_transposed(
+    obs_names: Iterable[Any], var_names: Iterable[Any], *, has_columns: bool = False, n_names: int = 1000
+) -> bool:
+    """Whether rows are OCRs and columns are not, told from the first `n_names` names of each.
+
+    `has_columns` says that the table of the rows, and not that of the columns, has coordinates.
+    """
     rows, columns = (
         scan_names(pd.Index(names)[:n_names]).reading >= Reading.CHROMOSOME for names in (obs_names, var_names)
     )
-    return len(rows) > 0 and bool(rows.mean() > 0.5) and not columns.any()
+    return len(rows) > 0 and (has_columns or bool(rows.mean() > 0.5)) and not columns.any()
 
 
 def fix_columns(where: str = "var") -> str:
     """What to do where names cannot be read."""
+    if not where.endswith("var"):
+        return f"Give a table instead, with the columns chrom, start and end (0-based, half-open): {where} = pandas.DataFrame(...)."
     return f'Give coordinates instead: set {where}["chrom"], {where}["start"] and {where}["end"] (0-based, half-open).'
 
 
@@ -187,6 +194,7 @@ def refuse_unread(names: Iterable[Any], reading: NDArray[np.int8], *, where: str
         The table whose columns would mend it.
     """
     text = pd.Series([_as_text(name) for name in names], dtype=object)
+    holder = "adata" if where == "var" else where.removesuffix(".var")
 
     def refuse(bad: NDArray[np.bool_], what: str, fix: str) -> None:
         if bad.any():
@@ -197,8 +205,8 @@ def refuse_unread(names: Iterable[Any], reading: NDArray[np.int8], *, where: str
     refuse(
         reading == Reading.OTHER_BUILD,
         "carry another genome build than GRCh38",
-        "Keep the OCRs of GRCh38 alone, or move hg19 ones with "
-        'sfa.pp.liftover_ocrs(adata, chain="hg19ToHg38.over.chain.gz") after naming them without the build.',
+        f"Keep the OCRs of GRCh38 alone, or move hg19 ones with sfa.pp.liftover_ocrs({holder}, "
+        'chain="hg19ToHg38.over.chain.gz") after naming them without the build.',
     )
     refuse(reading <= Reading.UNCLEAR, "are not of the form chr1:100-200", fix_columns(where))
     refuse(reading == Reading.EMPTY, "have an end not beyond their start", fix_columns(where))

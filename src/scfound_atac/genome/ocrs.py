@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._arguments import settable
 from .._logging import logger
 from ._chromosomes import is_chromosome, normalize_chromosomes
 from .build import check_genome, declared_genome, looks_like_grch38
@@ -87,8 +88,13 @@ class _Source:
     """The columns; none for names."""
     is_labelled: bool = False
     """Whether it is called by the name of GRCh38."""
-    is_text: bool = False
-    """Whether coordinates are read from text, such as names."""
+    reading: NDArray[np.int8] | None = None
+    """Where coordinates are read from text, such as names, what each text was found to be."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether coordinates are read from text."""
+        return self.reading is not None
 
 
 def _refuse(var: pd.DataFrame, bad: Bools, what: str, fix: str) -> None:
@@ -195,7 +201,7 @@ def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, al
         on_chromosome=read.reading == Reading.CHROMOSOME,
         broken=np.zeros(len(var), dtype=bool),
         columns=() if column is None else (column,),
-        is_text=True,
+        reading=read.reading,
     )
 
 
@@ -234,14 +240,14 @@ def _show(ocrs: pd.DataFrame, row: int) -> str:
     return f"{chrom}:{start}-{end}"
 
 
-def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str) -> _Source:
+def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, where: str) -> _Source:
     """Of two sources that say different places the one that is on GRCh38."""
     rows = np.flatnonzero(differ)
     n_both = int(_comparable(a, b).sum())
     shown = [f"{var.index[row]!r}: {_show(a.ocrs, row)} or {_show(b.ocrs, row)}" for row in rows[:3]]
     kinds = "two sets of columns" if a.columns and b.columns else "names and columns"
     disagreement = (
-        f"{role}.var: {kinds} disagree in {len(rows)} of {n_both} OCRs, e.g. {'; '.join(shown)} "
+        f"{where}: {kinds} disagree in {len(rows)} of {n_both} OCRs, e.g. {'; '.join(shown)} "
         f"(by {a.label}, or by {b.label})"
     )
     # Where they agree they cannot be told apart.
@@ -258,22 +264,23 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, role: str)
         logger.warning("%s: taken are %s, whose names say GRCh38", disagreement, labelled[0].label)
         return labelled[0]
     lone = "Correct these OCRs or drop them" if len(rows) <= 3 else "Remove what is wrong"
-    msg = f"{disagreement}. {lone}: {_mend(a, b, role)}"
+    msg = f"{disagreement}. {lone}: {_mend(a, b, where)}"
     raise ValueError(msg)
 
 
-def _mend(a: _Source, b: _Source, role: str) -> str:
+def _mend(a: _Source, b: _Source, where: str) -> str:
     """How to take one source or the other."""
     ways = []
+    index = f"{where}_names" if where.endswith(".var") else f"{where}.index"
     for wrong, right in ((a, b), (b, a)):
         if wrong.columns:
             # Columns that both sets share must stay.
             own = [column for column in wrong.columns if column not in right.columns]
-            ways.append(f"if {right.label} are right, drop the others: del {role}.var[{own[-1]!r}]")
+            ways.append(f"if {right.label} are right, drop the others: del {where}[{own[-1]!r}]")
         else:
-            chrom, *bounds = (f"{role}.var[{column!r}].astype(str)" for column in right.columns)
+            chrom, *bounds = (f"{where}[{column!r}].astype(str)" for column in right.columns)
             names = " + ".join([chrom, *(f'"{gap}" + {bound}' for gap, bound in zip(":-", bounds, strict=False))])
-            ways.append(f"if {right.label} are right, rename: {role}.var_names = {names}")
+            ways.append(f"if {right.label} are right, rename: {index} = {names}")
     return "; ".join(ways) + "."
 
 
@@ -300,15 +307,21 @@ def _fill(a: _Source, b: _Source) -> _Source:
     )
 
 
-def _read(var: pd.DataFrame, role: str | None) -> pd.DataFrame:
-    where = f"{role}.var" if role else "var"
+def _read(var: pd.DataFrame, role: str | None, *, is_table: bool = False) -> pd.DataFrame:
+    where = "var" if role is None else role if is_table else f"{role}.var"
     if var.columns.has_duplicates:
         var = var.loc[:, ~var.columns.duplicated()]
     first, *others = _sources(var, where)
     chosen = first
     for other in others:
         differ = _differences(chosen, other)
-        chosen = _choose(var, chosen, other, differ, role or "adata") if differ.any() else _fill(chosen, other)
+        chosen = (
+            _choose(var, chosen, other, differ, "adata.var" if role is None else where)
+            if differ.any()
+            else _fill(chosen, other)
+        )
+    if len(var) and not chosen.columns and chosen.reading is not None and (chosen.reading == Reading.NONE).all():
+        raise ValueError(_no_coordinates(var, where, role or "the table"))
     if not chosen.holds.all():
         last = (first, *others)[-1]
         hint = ""
@@ -322,6 +335,22 @@ def _read(var: pd.DataFrame, role: str | None) -> pd.DataFrame:
             hint = f" The names hold coordinates too; to take these: del {where}[{chosen.columns[-1]!r}]."
         chosen.refuse(~chosen.holds, hint)
     return chosen.ocrs.set_axis(var.index, axis=0)
+
+
+def _no_coordinates(var: pd.DataFrame, where: str, role: str) -> str:
+    """What to say of features of which not one has a place."""
+    names = ", ".join(repr(name) for name in var.index[:3])
+    columns = f"; its columns are {list(var.columns)[:6]}" if len(var.columns) else ""
+    return (
+        f"None of the {len(var)} features of {role} has coordinates: names such as {names} are not of the form chr1:100-200, and {where} "
+        f"has no columns chrom, start and end{columns}. {fix_columns(where)} If these features are genes, {role} holds expression, and "
+        "chromatin accessibility (cells x peaks) is needed."
+    )
+
+
+def read_coordinates(var: pd.DataFrame, role: str) -> pd.DataFrame:
+    """`get_ocrs` of the ``var`` of the object that is called `role` in messages."""
+    return _read(var, role)
 
 
 def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
@@ -368,20 +397,23 @@ def column_ocrs(table: pd.DataFrame) -> pd.DataFrame:
     return source.ocrs.set_axis(table.index, axis=0)
 
 
-def refuse_duplicates(ocrs: pd.DataFrame, *, role: str = "adata") -> None:
+def refuse_duplicates(ocrs: pd.DataFrame, *, role: str = "adata", is_table: bool = False) -> None:
     """ValueError that names the first three OCRs whose coordinates stand more than once."""
     repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
     if repeated.any():
         some = ocrs[repeated].iloc[:3]
         first = ", ".join(f"{c}:{s}-{e}" for c, s, e in zip(some["chrom"], some["start"], some["end"], strict=True))
-        msg = (
-            f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}. Keep one of each: "
-            f"{role} = {role}[:, ~sfa.genome.get_ocrs({role}.var).duplicated().to_numpy()].copy()."
-        )
+        mend = f"{settable(role)} = {role}[:, ~sfa.genome.get_ocrs({role}.var).duplicated().to_numpy()].copy()"
+        if is_table:
+            mend = f"{role} = {role}[~sfa.genome.get_ocrs({role}).duplicated().to_numpy()]"
+        what = f"{repeated.sum()} of {len(ocrs)} OCRs repeat the coordinates of an earlier one, among them {first}"
+        msg = f"{what}. Keep one of each: {mend}."
         raise ValueError(msg)
 
 
-def read_ocrs(var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, role: str = "adata") -> pd.DataFrame:
+def read_ocrs(
+    var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, role: str = "adata", is_table: bool = False
+) -> pd.DataFrame:
     """Coordinates of OCRs as by `get_ocrs`, each once and on GRCh38.
 
     Parameters
@@ -394,6 +426,8 @@ def read_ocrs(var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, 
         What ``uns["genome"]`` says, in any form in which it may be stored. Without a declared build it is recognised.
     role
         What the object with these OCRs is called, for messages: ``"adata"``, ``"reference"``, ``'mdata["atac"]'``.
+    is_table
+        Whether `role` names the table itself, and no AnnData whose ``var`` it is.
 
     Raises
     ------
@@ -403,8 +437,8 @@ def read_ocrs(var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, 
     declared = declared_genome(genome)
     if declared is None:
         declared = declared_genome(uns_genome)
-    ocrs = _read(var, role)
-    refuse_duplicates(ocrs, role=role)
+    ocrs = _read(var, role, is_table=is_table)
+    refuse_duplicates(ocrs, role=role, is_table=is_table)
     check_genome(ocrs, declared, role=role)
     return ocrs
 

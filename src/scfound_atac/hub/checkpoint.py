@@ -6,16 +6,17 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._paths import as_path, make_folder
 from ..genome import load_region_table
 from ._vocabularies import check_vocabularies, write_vocabularies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import nn
 
@@ -138,7 +139,7 @@ def save(
 
     from ..nn.networks import model_class_of
 
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if not overwrite and (folder / WEIGHTS_FILE).exists():
         msg = f"{folder / WEIGHTS_FILE} exists. Pass overwrite=True to replace it."
         raise FileExistsError(msg)
@@ -149,7 +150,7 @@ def save(
         raise ValueError(msg)
     if vocabularies is not None:
         check_vocabularies(vocabularies, net.config, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "folder")
     config = {
         "format_version": FORMAT_VERSION,
         "model_class": model_class,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -87,7 +88,12 @@ def load(model: str | Path) -> Checkpoint:
 
 def as_checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
     """What `load` gives for a name or folder; a checkpoint that is loaded already as it is."""
-    return model if isinstance(model, Checkpoint) else load(model)
+    if isinstance(model, Checkpoint):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        msg = f"model= takes a name of sfa.hub.list_models(), a folder with weights or a loaded checkpoint; got {type(model).__name__}."
+        raise TypeError(msg)
+    return load(Path(model) if isinstance(model, os.PathLike) else model)
 
 
 def convert(released: str | Path, destination: str | Path, *, overwrite: bool = False) -> Path:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from .. import __version__
+from .._arguments import check_arguments
 from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
@@ -98,6 +99,7 @@ class CellAnnotator:
     """
 
     def __init__(self, model: str | Path | Checkpoint = DEFAULT_MODEL, *, measured: bool = True, seed: int = 0) -> None:
+        check_arguments(measured=measured, seed=seed)
         self.checkpoint = as_checkpoint(model)
         kind_of(self.checkpoint).check_backbone()
         self.measured, self.seed = measured, seed
@@ -167,6 +169,7 @@ class CellAnnotator:
         ValueError
             If there are fewer than two labels, the counts are not usable, or the mode is none of the backbone's.
         """
+        check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost)
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."
             raise ValueError(msg)
@@ -182,7 +185,10 @@ class CellAnnotator:
         present = np.unique(codes[used])
         if len(present) < 2:
             found = [labels[i] for i in present]
-            msg = f"obs[{labels_key!r}] has {len(present)} label(s) in cells that can be used ({found[:3]}); at least two are needed."
+            msg = (
+                f"{cells.role}.obs[{labels_key!r}] has {len(present)} label(s) in cells that can be used ({found[:3]}); at least two are "
+                "needed."
+            )
             raise ValueError(msg)
         if n_left_out := int((~used).sum()):
             logger.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))

@@ -14,10 +14,11 @@ import torch
 
 from .._anndata import get_atac
 from .._logging import logger
+from .._paths import make_folder
 from .._settings import settings
 from ..data.build_vocabularies import build_vocabularies
+from ..data.cells import read_columns
 from ..data.vocabularies import is_special
-from ..genome.ocrs import checked_ocrs
 from ..hub import Checkpoint, load, save
 from ..inference.epifoundation import PeakSetRunner, embed_peak_sets
 from ..nn import EpiFoundationConfig, EpiFoundationNet
@@ -298,6 +299,8 @@ class EpiFoundation:
         if not (sizes.n_bins or sizes.value_decoder):
             msg = f"Model {self._checkpoint.name!r} has no decoder of expression, so there is nothing to train it on."
             raise ValueError(msg)
+        if output is not None:
+            make_folder(output, "output")
         cells, names, n_unpaired = self._reader.paired_cells(self.mdata)
         facts = {"n_unpaired_cells": n_unpaired, "setup": self._setup}
         fabric = make_fabric(accelerator, devices, num_nodes, strategy)
@@ -471,7 +474,7 @@ class EpiFoundation:
         if gene_chromosomes is None:
             column = next((name for name in ("chrom", "chromosome") if name in rna.var), None)
             gene_chromosomes = {} if column is None else rna.var[column]
-        ocrs = checked_ocrs(atac.var, self._setup.get("genome"), atac.uns.get("genome"))
+        _, ocrs = read_columns(atac, f'mdata["{self._setup["atac"]}"]', self._setup.get("genome"))
         vocabularies = build_vocabularies(ocrs, rna.var_names, gene_chromosomes, batches)
         network = EpiFoundationConfig(
             **({"n_bins": 2} | sizes),

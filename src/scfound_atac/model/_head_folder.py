@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,9 @@ def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    if not isinstance(folder, str | os.PathLike):
+        msg = f"A saved {kind} is opened by the path of its folder; got {type(folder).__name__}."
+        raise TypeError(msg)
     folder = Path(folder)
     missing = [name for name in (_FACTS, _ARRAYS, WEIGHTS_FILE) if not (folder / name).is_file()]
     if missing:

@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from .._anndata import get_atac
+from .._anndata import NotFoundError, get_atac
+from .._arguments import check_arguments
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
@@ -19,7 +20,7 @@ from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
-from ..train.expression import read_expression, split_cells
+from ..train.expression import gene_names, read_expression, split_cells
 from ..train.expression_head import apply_expression_head, fit_expression_head
 from ..train.paired_data import refuse_repeated
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
@@ -88,6 +89,7 @@ class RNAPredictor:
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
+        check_arguments(measured=measured, seed=seed)
         self.checkpoint = as_checkpoint(model)
         kind_of(self.checkpoint).check_backbone()
         self.head, self.measured, self.seed = head, measured, seed
@@ -123,8 +125,9 @@ class RNAPredictor:
         Parameters
         ----------
         mdata
-            MuData with accessibility (counts) and expression: counts, which are scaled to 10,000 per cell and log-transformed, or
-            anything else, which is taken as it is. Cells with one modality alone are left out.
+            MuData with accessibility (counts) and expression, or its `scfound_atac.data.Cells` that were read already. Expression is
+            counts, which are scaled to 10,000 per cell and log-transformed, or anything else, which is taken as it is. Cells with one
+            modality alone are left out.
         genes
             Genes to predict; all by default.
         split_key
@@ -154,14 +157,30 @@ class RNAPredictor:
         KeyError
             If genes, a column, layer or modality are missing.
         """
+        check_arguments(
+            split_key=split_key,
+            binned=binned,
+            rna_layer=rna_layer,
+            rna_modality=rna_modality,
+            max_epochs=max_epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+        )
         if max_epochs < 1 or train_batch_size < 1:
             msg = f"max_epochs={max_epochs} and train_batch_size={train_batch_size} must be at least 1."
             raise ValueError(msg)
-        atac = get_atac(mdata, modality)
-        target = read_expression(mdata, atac, modality=rna_modality, layer=rna_layer, genes=genes, binned=binned)
-        read_all = Cells.read(mdata, layer=layer, genome=genome, modality=modality, role="mdata")
+        source: Any = mdata
+        role = "mdata"
+        if isinstance(mdata, Cells):
+            assert mdata.source is not None
+            source, role = mdata.source[0], mdata.role.partition("[")[0]
+        atac = get_atac(source, modality, role)
+        target = read_expression(
+            source, atac, modality=rna_modality, layer=rna_layer, genes=genes, binned=binned, role=role
+        )
+        read_all = Cells.read(mdata, layer=layer, genome=genome, modality=modality, role=role)
         cells = read_all.subset(atac.obs_names.get_indexer(target.names))
-        rows = split_cells(mdata, atac, target.names, split_key=split_key, seed=self.seed)
+        rows = split_cells(source, atac, target.names, split_key=split_key, seed=self.seed, role=read_all.role)
         train, validation, test = rows["train"], rows["validation"], rows["test"]
 
         features = CellFeatures.fit(self.checkpoint, cells.subset(train), measured=self.measured, seed=self.seed)
@@ -261,13 +280,13 @@ class RNAPredictor:
             If the counts are not usable, or genes repeat.
         """
         features, net = self._trained()
-        wanted = pd.Index(self.genes if genes is None else list(map(str, genes)))
+        wanted = pd.Index(self.genes if genes is None else gene_names(genes))
         refuse_repeated(wanted, "genes", "genes=list(dict.fromkeys(genes))")
         columns = pd.Index(self.genes).get_indexer(wanted)
         if (columns < 0).any():
             missing = wanted[columns < 0]
             msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists what was."
-            raise KeyError(msg)
+            raise NotFoundError(msg)
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         x = self._scaled(read, features)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import check_key
 from ..data import Cells
@@ -66,8 +67,10 @@ def aggregate_neighbors(
     ValueError
         If `n_neighbors` is negative, there are several cells but only one OCR, or values are negative or not finite.
     """
-    check_target(get_atac(adata, modality), copy=copy)
+    target = get_target(adata, modality, copy=copy)
     check_key(key_added)
+    check_arguments(n_neighbors=n_neighbors, n_components=n_components, seed=seed)
+    refuse_lost(target, key_added, slot="layers", layer=layer, default="neighbor_sum", role=role_of(adata, modality))
     cells = Cells.read(adata, layer=layer, modality=modality, values="any", coordinates=False)
     total = neighbor_sum(cells.to_memory(), n_neighbors=n_neighbors, n_components=n_components, seed=seed)
     data = adata.copy() if copy else adata

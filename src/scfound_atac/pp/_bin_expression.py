@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .._anndata import check_target, check_values, get_atac, get_matrix, role_of
+from .._anndata import check_values, get_atac, get_matrix, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
+from .._keys import check_key
 from ..data import iter_rows
 from ..data.expression_levels import bin_rows
 
@@ -59,10 +61,11 @@ def bin_expression(
     KeyError
         If the layer or modality does not exist.
     """
-    check_target(get_atac(adata, modality), copy=copy, role=role_of(adata, modality))
-    data = adata.copy() if copy else adata
-    rna = get_atac(data, modality)
+    rna = get_target(adata, modality, copy=copy, holds="expression")
+    check_key(key_added)
+    check_arguments(n_bins=n_bins)
     role = role_of(adata, modality)
+    refuse_lost(rna, key_added, slot="layers", layer=layer, default="binned", role=role)
     matrix = get_matrix(rna, layer, role)
     where = f"{role}.X" if layer is None else f"{role}.layers[{layer!r}]"
     chunks = [sparse.csr_matrix((0, rna.n_vars), dtype=np.float32)]
@@ -70,6 +73,8 @@ def bin_expression(
         check_values(chunk, where, rows=rows, column="gene")
         chunks.append(chunk)
     levels = bin_rows(sparse.vstack(chunks, format="csr"), n_bins)
+    data = adata.copy() if copy else adata
+    rna = get_atac(data, modality)
     if isinstance(matrix, np.ndarray):
         rna.layers[key_added] = levels.toarray()
     else:

@@ -18,13 +18,6 @@ def read_counts(data: Any, layer: str | None, modality: str | None = None, **opt
     return Cells.read(data, layer=layer, modality=modality, values="any", coordinates=False, **options).to_memory()
 
 
-def refuse_backed(adata: AnnData) -> None:
-    """Raise ValueError if `adata` cannot be changed in place because its matrix is in a file."""
-    if adata.isbacked:
-        msg = "A backed AnnData cannot be changed in place: use adata = adata.to_memory() first."
-        raise ValueError(msg)
-
-
 def subset(
     data: Any, adata: AnnData, *, cells: NDArray[np.bool_] | None = None, ocrs: NDArray[np.bool_] | None = None
 ) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._anndata import get_atac
+from .._anndata import get_atac, get_target
+from .._arguments import check_arguments
 from .._docs import shared_docs
-from ._counts import read_counts, refuse_backed, subset
+from ._counts import read_counts, subset
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,7 +53,8 @@ def filter_cells(
     ValueError
         If no cell would be left, values are negative or not finite, or `adata` is backed.
     """
-    refuse_backed(get_atac(adata, modality))
+    get_target(adata, modality, copy=copy, in_place=True)
+    check_arguments(min_ocrs=min_ocrs, max_ocrs=max_ocrs)
     n_ocrs = np.diff(read_counts(adata, layer, modality).indptr).astype(np.int64)
     keep = cells_to_keep(n_ocrs, min_ocrs, max_ocrs)
     data = adata.copy() if copy else adata

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._anndata import get_atac
+from .._anndata import get_atac, get_target
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells
-from ._counts import refuse_backed, subset
+from ._counts import subset
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,9 +67,10 @@ def filter_ocrs(
     ValueError
         If no OCR would be left, values are negative or not finite, or `adata` is backed.
     """
-    refuse_backed(get_atac(adata, modality))
+    get_target(adata, modality, copy=copy, in_place=True)
+    check_arguments(min_cells=min_cells, min_fraction=min_fraction, groupby=groupby)
     cells = Cells.read(adata, layer=layer, modality=modality, values="any", coordinates=False)
-    groups = None if groupby is None else read_labels(cells.column(groupby), groupby, role=cells.role)[0]
+    groups = None if groupby is None else read_labels(cells.column(groupby, "groupby"), groupby, role=cells.role)[0]
     counts = cells.to_memory()
     passes = ocrs_to_keep(counts, groups, min_cells=min_cells, min_fraction=min_fraction)
     keep, n_cells = np.ones(cells.n_vars, dtype=bool), np.zeros(cells.n_vars, dtype=np.int64)

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .._anndata import get_atac
+from .._anndata import get_atac, role_of
 from .._docs import shared_docs
 from .._logging import logger
-from ..genome import CHROMOSOME_SIZES, get_ocrs, liftover, read_chain
+from ..data.cells import peaks_of
+from ..genome import CHROMOSOME_SIZES, liftover, read_chain
+from ..genome.build import declared_genome
+from ..genome.ocrs import read_coordinates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,11 +78,13 @@ def liftover_ocrs(adata: AnnData | MuData, *, chain: str | Path, modality: str |
         none can be moved.
     """
     atac = get_atac(adata, modality)
-    declared = atac.uns.get("genome")
-    if declared is not None and str(declared).lower() in {"grch38", "hg38"}:
-        msg = f'adata.uns["genome"] says {declared}: there is nothing to lift. If that is wrong, del adata.uns["genome"] first.'
+    role = role_of(adata, modality)
+    declared = declared_genome(atac.uns.get("genome"))
+    if declared is not None and declared.lower() in {"grch38", "hg38"}:
+        msg = f'{role}.uns["genome"] says {declared}: there is nothing to lift. If that is wrong, del {role}.uns["genome"] first.'
         raise ValueError(msg)
-    ocrs = get_ocrs(atac.var)
+    columns, var = peaks_of(atac, role)
+    ocrs = read_coordinates(var, role)
     table = read_chain(chain)
     _check_chain(table, ocrs)
 
@@ -92,7 +97,7 @@ def liftover_ocrs(adata: AnnData | MuData, *, chain: str | Path, modality: str |
         raise ValueError(msg)
 
     lifted = lifted.iloc[kept].astype({"start": np.int64, "end": np.int64})
-    view = atac[:, kept]
+    view = atac[:, kept if columns is None else columns[kept]]
     result = view.to_memory() if atac.isbacked else view.copy()
     var = result.var.assign(
         liftover_from=result.var_names.to_numpy(), **{name: lifted[name].to_numpy() for name in lifted}

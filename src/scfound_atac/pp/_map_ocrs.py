@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Target: TypeAlias = AnnData | MuData | pd.DataFrame | Sequence[str] | Checkpoint | str | Path
 
 
+_CELLS = re.compile(r"\.(?:h5ad|h5mu|h5|zarr|loom)/?$", re.IGNORECASE)
 _BED = re.compile(r"\.(?:bed|narrowpeak|broadpeak)(?:\.gz)?$", re.IGNORECASE)
 
 
@@ -51,20 +53,35 @@ def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
         target, "vocabularies"
     ):  # a checkpoint, recognised without importing torch
         return _of_path_or_model(target)  # type: ignore[arg-type]
-    if isinstance(target, Iterable) and not isinstance(target, Mapping):
+    if isinstance(target, Iterable) and not isinstance(target, Mapping | Set | bytes):
         names = list(target)
         if names and all(isinstance(name, str | bytes) for name in names):
-            return _named(pd.DataFrame(index=pd.Index([_text(name) for name in names], dtype=object)))
+            texts = [_text(name) for name in names]
+            if repeated := [name for name, n in Counter(texts).items() if n > 1]:
+                msg = (
+                    f"{len(repeated)} names stand in target more than once, among them {repeated[:3]}. Keep one of each: target = "
+                    "list(dict.fromkeys(target))."
+                )
+                raise ValueError(msg)
+            return _named(pd.DataFrame(index=pd.Index(texts, dtype=object)))
+    given = "an empty " if isinstance(target, Sized) and not len(target) else ""
     msg = (
         "target must be an AnnData or MuData, a table with coordinates, a list of OCR names, the path of a BED file, or a model with a "
-        f"vocabulary of peaks; got {type(target).__name__}."
+        f"vocabulary of peaks; got {given}{type(target).__name__}."
     )
     raise TypeError(msg)
 
 
 def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
-    if isinstance(target, str | Path) and (Path(target).is_file() or _BED.search(str(target))):
-        return _named(read_bed_ocrs(target))
+    if isinstance(target, str | Path):
+        if _CELLS.search(str(target)):
+            msg = (
+                f"target={str(target)!r} is a path of cells. Read it first: target = anndata.read_h5ad(path), or anndata.read_zarr, or "
+                "mudata.read_h5mu."
+            )
+            raise TypeError(msg)
+        if Path(target).is_file() or _BED.search(str(target)):
+            return _named(read_bed_ocrs(target))
     from ..hub.loading import as_checkpoint
 
     checkpoint = as_checkpoint(target)
@@ -76,7 +93,7 @@ def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
 
 def _named(var: pd.DataFrame) -> pd.DataFrame:
     """A table of OCRs with coordinates and names; it is taken to be on GRCh38 if it does not declare another build."""
-    ocrs = read_ocrs(var, genome="GRCh38", role="target")
+    ocrs = read_ocrs(var, genome="GRCh38", role="target", is_table=True)
     named = _with_coordinates(var, ocrs)
     if isinstance(var.index, pd.RangeIndex):
         named.index = ocr_names(ocrs)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._anndata import get_atac
+from .._anndata import get_atac, get_target
+from .._arguments import check_arguments, is_whole
 from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells, prepare_rows
 from ._aggregate_neighbors import neighbor_sum
-from ._counts import refuse_backed, subset
+from ._counts import subset
 from ._filter_cells import cells_to_keep
 from ._filter_ocrs import ocrs_to_keep
 
@@ -82,7 +83,20 @@ def recipe_chromfound(
     ValueError
         If the values are not counts, a filter leaves nothing, or `adata` is backed.
     """
-    refuse_backed(get_atac(adata, modality))
+    get_target(adata, modality, copy=copy, in_place=True)
+    check_arguments(
+        min_ocrs=min_ocrs,
+        max_ocrs=max_ocrs,
+        min_cells=min_cells,
+        min_fraction=min_fraction,
+        groupby=groupby,
+        target_sum=target_sum,
+        log1p=log1p,
+        seed=seed,
+    )
+    if not isinstance(aggregate, bool | np.bool_) and not (is_whole(aggregate) and aggregate >= 0):
+        msg = f"aggregate={aggregate!r} must be True, False or a number of neighbours."
+        raise TypeError(msg)
     given = Cells.read(adata, layer=layer, modality=modality, coordinates=False)
     if layer is None and "log1p" in get_atac(adata, modality).uns:
         msg = (
@@ -90,7 +104,7 @@ def recipe_chromfound(
             "counts as layer=."
         )
         raise ValueError(msg)
-    groups = None if groupby is None else read_labels(given.column(groupby), groupby, role=given.role)[0]
+    groups = None if groupby is None else read_labels(given.column(groupby, "groupby"), groupby, role=given.role)[0]
 
     counts = given.to_memory()
     n_ocrs = np.diff(counts.indptr).astype(np.int64)

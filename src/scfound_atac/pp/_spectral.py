@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import check_key
 from ..inference.spectral import spectral_fit
@@ -70,8 +71,9 @@ def spectral(
     ValueError
         If there are fewer than three cells, `n_components` is below 1, or values are negative or not finite.
     """
-    check_target(get_atac(adata, modality), copy=copy)
+    get_target(adata, modality, copy=copy)
     check_key(key_added)
+    check_arguments(n_components=n_components, seed=seed)
     embedding = _embedding(read_counts(adata, layer, modality), n_components, seed)
     data = adata.copy() if copy else adata
     get_atac(data, modality).obsm[key_added] = embedding

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import annotation_keys
 from .._logging import logger
@@ -133,13 +134,25 @@ def annotate(
     if (annotator is None) == (labels_key is None):
         msg = "Pass reference= and labels_key=, or a trained annotator=, and not both."
         raise ValueError(msg)
-    atac = get_atac(adata, modality)
-    check_target(atac, copy=copy)
+    atac = get_target(adata, modality, copy=copy)
+    role = role_of(adata, modality)
+    check_arguments(
+        labels_key=labels_key, layer=layer, reference_layer=reference_layer, n_neighbors=n_neighbors, seed=seed
+    )
+    if annotator is None:
+        keys = annotation_keys(key_added or str(labels_key).removeprefix(f"{modality or 'atac'}:"))
+        trained = CellAnnotator(model, seed=seed)
+    else:
+        if reference is not None or finetune_options:
+            msg = "A trained annotator= has its labels already: leave reference= and options of training out."
+            raise ValueError(msg)
+        trained = annotator if isinstance(annotator, CellAnnotator) else CellAnnotator.load(annotator)
+        keys = annotation_keys(key_added or trained.labels_key)
+    refuse_lost(atac, keys.uns, slot="uns", default="", role=role)
     run: dict[str, Any] = {"device": device, "batch_size": batch_size}
     # Read the query before training, so that no time is lost if it cannot be used.
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
     if annotator is None:
-        keys = annotation_keys(key_added or str(labels_key))
         labelled = cells
         if reference is not None:
             labelled = Cells.read(
@@ -150,32 +163,24 @@ def annotate(
                 role="reference",
                 layer_argument="reference_layer",
             )
-        annotator = CellAnnotator(model, seed=seed).train(
-            labelled, str(labels_key), mode=mode, n_neighbors=n_neighbors, **run, **finetune_options
-        )
-    else:
-        if reference is not None or finetune_options:
-            msg = "A trained annotator= already has its labels: leave out reference= and options of training."
-            raise ValueError(msg)
-        annotator = annotator if isinstance(annotator, CellAnnotator) else CellAnnotator.load(annotator)
-        keys = annotation_keys(key_added or annotator.labels_key)
-    predicted = annotator.predict(cells, **run)
+        trained.train(labelled, str(labels_key), mode=mode, n_neighbors=n_neighbors, **run, **finetune_options)
+    predicted = trained.predict(cells, **run)
 
     record = {
-        "labels": np.asarray(annotator.labels, dtype=object),
+        "labels": np.asarray(trained.labels, dtype=object),
         "params": {
-            "model": annotator.checkpoint.name,
-            "weights_sha256": annotator.checkpoint.sha256,
-            "mode": annotator.mode,
-            "labels_key": annotator.labels_key,
+            "model": trained.checkpoint.name,
+            "weights_sha256": trained.checkpoint.sha256,
+            "mode": trained.mode,
+            "labels_key": trained.labels_key,
             "layer": layer or "X",
-            "seed": annotator.seed,
+            "seed": trained.seed,
             "version": __version__,
             "fraction_ocrs": predicted.fraction_ocrs,
         },
         "report": {
             name: np.asarray(value) if isinstance(value, list) else value
-            for name, value in annotator.report.items()
+            for name, value in trained.report.items()
             if name != "history"
         },
     }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_target, get_atac
+from .._anndata import NotFoundError, get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import embedding_keys
 from .._logging import logger
@@ -167,8 +168,11 @@ def embed(
     from ..inference.kind import Request
     from ..inference.kinds import kind_of
 
-    check_target(get_atac(adata, modality), copy=copy)
+    target = get_target(adata, modality, copy=copy)
     keys = embedding_keys(key_added)
+    check_arguments(n_fit_cells=n_fit_cells, seed=seed)
+    if key_added is not None:
+        refuse_lost(target, key_added, slot="obsm", default="", role=role_of(adata, modality))
     checkpoint = as_checkpoint(model)
     kind = kind_of(checkpoint)
     request = kind.settle(
@@ -228,10 +232,10 @@ def _read_basis(
     """The axes that an earlier call stored in `basis`, after a check that they belong to this model and these options."""
     from ..inference.kind import Basis
 
-    reference = get_atac(basis, modality, "basis")
+    reference, role = get_atac(basis, modality, "basis"), role_of(basis, modality, "basis")
     if keys.pcs not in reference.varm or keys.mean not in reference.varm or keys.uns not in reference.uns:
         msg = f"basis has no varm[{keys.pcs!r}]: run sfa.tl.embed(basis) first, with the same key_added and n_components not None."
-        raise KeyError(msg)
+        raise NotFoundError(msg)
     record = reference.uns[keys.uns]
     ours = {"weights_sha256": checkpoint.sha256, "pooling": request.pooling, "recipe": json.dumps(request.recipe)}
     for name, value in ours.items():
@@ -239,7 +243,7 @@ def _read_basis(
             msg = f"basis was embedded with {name}={theirs!r}, this call has {value!r}; use the same model, pooling and recipe."
             raise ValueError(msg)
     # The build was checked when `basis` was embedded, possibly because the caller declared it then.
-    columns, ocrs = read_columns(reference, "basis", declared_genome(reference.uns.get("genome")) or "GRCh38")
+    columns, ocrs = read_columns(reference, role, declared_genome(reference.uns.get("genome")) or "GRCh38")
     components, mean = (np.asarray(reference.varm[key])[columns] for key in (keys.pcs, keys.mean))
     return Basis(ocrs, components, mean[:, 0], record)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
@@ -115,18 +116,20 @@ def gene_activity(
     >>> sfa.tl.gene_activity(mdata)  # doctest: +SKIP
     >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")  # doctest: +SKIP
     """
-    source = get_atac(adata, modality)
+    source = get_target(adata, modality, copy=copy)
     check_key(key_added)
+    check_arguments(upstream=upstream, downstream=downstream)
     if normalize not in ("log1p", "total", None):
         msg = f"Unknown normalize={normalize!r}; use 'log1p', 'total' or None."
         raise ValueError(msg)
-    check_target(source, copy=copy)
     is_mudata = source is not adata
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and GENE_ACTIVITY not in adata[key_added].uns:
         msg = f"The MuData has a modality {key_added!r} that is not a gene activity. Pass another key_added."
         raise ValueError(msg)
+    if not is_mudata:
+        refuse_lost(source, key_added, slot="obsm", default=GENE_ACTIVITY, role=role_of(adata, modality))
     gene_table = read_genes(given_or_downloaded(genes))
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
     table, per_ocr = _reached(cells.ocrs, gene_table, upstream, downstream, weights)

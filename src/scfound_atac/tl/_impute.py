@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import IMPUTED, check_key
 from .._logging import logger
@@ -130,17 +131,19 @@ def impute(
     from ..inference.kind import Request
     from ..inference.kinds import kind_of
 
-    source = get_atac(adata, modality)
+    source = get_target(adata, modality, copy=copy) if out is None else get_atac(adata, modality)
     check_key(key_added)
+    check_arguments(copy=copy, threshold=threshold, seed=seed)
+    role = role_of(adata, modality)
     _check_sizes(n_kept, threshold)
     target = None if out is None else check_path(out)
     if copy and target is not None:
         msg = "copy=True needs a result in memory: leave out the argument out=."
         raise ValueError(msg)
     if target is None:
-        check_target(source, copy=copy)
+        refuse_lost(source, key_added, slot="layers", layer=layer, default=IMPUTED, role=role)
     else:
-        check_tables(source.obs, source.var)
+        check_tables(target, source.obs, source.var, role)
     checkpoint = as_checkpoint(model)
     kind = kind_of(checkpoint)
     options = Request(

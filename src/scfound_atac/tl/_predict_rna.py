@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import __version__
-from .._anndata import check_target, get_atac
+from .._anndata import get_atac, get_target, refuse_lost, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
+from ..data import Cells
 from ..hub.registry import DEFAULT_MODEL
 from ._add_modality import add_modality, refuse_view
 
@@ -128,57 +130,89 @@ def predict_rna(
     True
     """
     from ..model import RNAPredictor
+    from ..train.expression import gene_names
 
-    atac = get_atac(adata, modality)
+    atac = get_target(adata, modality, copy=copy)
     check_key(key_added)
-    check_target(atac, copy=copy)
+    check_arguments(
+        layer=layer,
+        reference_layer=reference_layer,
+        rna_layer=rna_layer,
+        rna_modality=rna_modality,
+        split_key=split_key,
+        binned=binned,
+        max_epochs=max_epochs,
+        seed=seed,
+    )
     is_mudata = atac is not adata
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and RNA_PREDICTED not in adata[key_added].uns:
         msg = f"The MuData has a modality {key_added!r} that is not a prediction. Pass another key_added."
         raise ValueError(msg)
-    run: dict[str, Any] = {"modality": modality, "genome": genome, "device": device, "batch_size": batch_size}
+    if not is_mudata:
+        refuse_lost(atac, key_added, slot="obsm", default=RNA_PREDICTED, role=role_of(adata, modality))
+    wanted = None if genes is None else gene_names(genes)
     if predictor is None:
         if reference is None and not is_mudata:
             msg = "An AnnData has no expression to learn from: pass a MuData with both modalities as reference=, or a trained predictor=."
             raise ValueError(msg)
-        predictor = RNAPredictor(model, head=head, seed=seed).train(
-            adata if reference is None else reference,
-            genes=genes,
-            split_key=split_key,
-            binned=binned,
-            layer=layer if reference is None else reference_layer,
-            rna_layer=rna_layer,
-            rna_modality=rna_modality,
-            max_epochs=max_epochs,
-            **run,
+        trained = RNAPredictor(model, head=head, seed=seed)
+        rna = _rna_of(
+            adata if reference is None else reference, rna_modality, "adata" if reference is None else "reference"
         )
+        in_frame = rna.var_names if wanted is None else wanted
     else:
         if reference is not None:
             msg = "A trained predictor= needs no reference: leave out reference=."
             raise ValueError(msg)
-        predictor = predictor if isinstance(predictor, RNAPredictor) else RNAPredictor.load(predictor)
-    predicted = predictor.predict(adata, genes=genes, layer=layer, **run)
-    if not is_mudata and (with_slash := [gene for gene in predicted if "/" in gene]):
+        trained = predictor if isinstance(predictor, RNAPredictor) else RNAPredictor.load(predictor)
+        in_frame = trained.genes if wanted is None else wanted
+    if not is_mudata and (with_slash := [gene for gene in in_frame if "/" in gene]):
         msg = (
             f"Gene {with_slash[0]!r} cannot be a column of a frame in an h5ad file, because of its slash. Rename it in the reference, "
             "leave it out with genes=, or pass a MuData, which has no such limit."
         )
         raise ValueError(msg)
+    # Read first, so that nothing is trained for cells that cannot be read.
+    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
+    run: dict[str, Any] = {"device": device, "batch_size": batch_size}
+    if predictor is None:
+        learnt_from = cells
+        if reference is not None:
+            learnt_from = Cells.read(
+                reference,
+                layer=reference_layer,
+                genome=genome,
+                modality=modality,
+                role="reference",
+                layer_argument="reference_layer",
+            )
+        trained.train(
+            learnt_from,
+            genes=wanted,
+            split_key=split_key,
+            binned=binned,
+            rna_layer=rna_layer,
+            modality=modality,
+            rna_modality=rna_modality,
+            max_epochs=max_epochs,
+            **run,
+        )
+    predicted = trained.predict(cells, genes=wanted, **run)
 
     record = {
         "params": {
-            "model": predictor.checkpoint.name,
-            "weights_sha256": predictor.checkpoint.sha256,
-            "head": predictor.head,
+            "model": trained.checkpoint.name,
+            "weights_sha256": trained.checkpoint.sha256,
+            "head": trained.head,
             "layer": layer or "X",
-            "seed": predictor.seed,
+            "seed": trained.seed,
             "version": __version__,
         },
-        "report": {name: value for name, value in predictor.report.items() if name != "history"},
+        "report": {name: value for name, value in trained.report.items() if name != "history"},
     }
-    table = predictor.gene_report.loc[predicted.columns]
+    table = trained.gene_report.loc[predicted.columns]
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
@@ -193,3 +227,14 @@ def predict_rna(
         atac.uns[key_added] = record | {"genes": table}
         logger.info("added obsm[%r], uns[%r]", key_added, key_added)
     return adata if copy else None
+
+
+def _rna_of(data: Any, modality: str, role: str) -> AnnData:
+    """The expression of what is to be learned from."""
+    from mudata import MuData
+
+    if isinstance(data, MuData):
+        return get_atac(data, modality, role, modality_argument="rna_modality", holds="expression")
+    get_atac(data, None, role)
+    msg = f"{role} must be a MuData with accessibility and expression, got AnnData: {role} = mudata.MuData({{'atac': atac, 'rna': rna}})."
+    raise TypeError(msg)

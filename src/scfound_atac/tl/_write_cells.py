@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from .._paths import as_path, check_writable
+
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from scipy.sparse import csr_matrix
 
@@ -30,7 +33,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If its parent folder does not exist.
     """
-    path = Path(path).expanduser()
+    path = as_path(path, "out")
     if path.suffix not in (".h5ad", ".zarr"):
         msg = f"out={str(path)!r} must end in '.h5ad' or '.zarr'."
         raise ValueError(msg)
@@ -40,33 +43,71 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     if not path.parent.is_dir():
         msg = f"There is no folder {str(path.parent)!r}. Create it first."
         raise FileNotFoundError(msg)
+    check_writable(path.parent, "out")
     return path
 
 
-def check_tables(obs: pd.DataFrame, var: pd.DataFrame) -> None:
-    """Check, before any work, that AnnData can write the tables.
+def check_tables(path: Path, obs: pd.DataFrame, var: pd.DataFrame, role: str = "adata") -> None:
+    """Make sure, before any work, that the tables can be written to a file like `path`, as AnnData writes them.
 
     Raises
     ------
     TypeError
-        If a column holds something that h5ad files cannot store.
+        If a column holds something that such files cannot.
+    ValueError
+        If the name of a column cannot be one in such a file.
     """
-    import h5py
     from anndata.io import write_elem
 
-    for name, table in (("obs", _writable(obs)), ("var", _writable(var))):
-        for column in table:
-            with h5py.File(
-                "check", "w", driver="core", backing_store=False
-            ) as memory:  # a file that never reaches a disk
+    for name, table in (("obs", obs), ("var", var)):
+        where = f"{role}.{name}"
+        for column in table.columns:
+            _check_name(column, where)
+        if table.columns.has_duplicates:
+            repeated = table.columns[table.columns.duplicated()][0]
+            msg = f"{where} has several columns {repeated!r}, which cannot be written to a file. Rename or drop all but one."
+            raise ValueError(msg)
+        ready = _writable(table)
+        for column in ready:
+            with _in_memory(path) as root:
                 try:
-                    write_elem(memory, name, table[[column]].reset_index(drop=True).rename_axis(None))
+                    write_elem(root, name, ready[[column]])
                 except Exception as error:
                     msg = (
-                        f"{name}[{column!r}] cannot be written to a file ({table[column].dtype}: {str(error).splitlines()[0]}). "
-                        f"Convert it, for example adata.{name}[{column!r}] = adata.{name}[{column!r}].astype(str), or drop it."
+                        f"{where}[{column!r}] cannot be written to a file ({table[column].dtype}: {str(error).splitlines()[0]}). "
+                        f"Convert it, for example {where}[{column!r}] = {where}[{column!r}].astype(str), or drop it."
                     )
                     raise TypeError(msg) from error
+
+
+def _check_name(column: Any, where: str) -> None:
+    if not isinstance(column, str):
+        msg = (
+            f"The columns of {where} must be named by text to be written to a file, and {column!r} is {type(column).__name__}. Rename: "
+            f"{where}.columns = {where}.columns.astype(str)."
+        )
+        raise TypeError(msg)
+    if column in ("", "_index") or "/" in column:
+        new = column.replace("/", "_").strip("_") or "column"
+        msg = (
+            f"{where} has a column {column!r}, a name that files cannot hold. Rename it: {where}.rename(columns={{{column!r}: {new!r}}}, "
+            "inplace=True)."
+        )
+        raise ValueError(msg)
+
+
+@contextmanager
+def _in_memory(path: Path) -> Iterator[Any]:
+    """A file of the kind of `path` that never reaches a disk."""
+    if path.suffix == ".h5ad":
+        import h5py
+
+        with h5py.File("check", "w", driver="core", backing_store=False) as root:
+            yield root
+    else:
+        import zarr
+
+        yield zarr.group()
 
 
 def _writable(table: pd.DataFrame) -> pd.DataFrame:
@@ -79,6 +120,8 @@ def _writable(table: pd.DataFrame) -> pd.DataFrame:
             table[name] = pd.Categorical(column.astype(object).where(column.notna(), None))
     if not all(isinstance(name, str) for name in table.index):
         table.index = table.index.astype(str)
+    if table.index.name in table.columns or not isinstance(table.index.name, str):
+        table.index.name = None
     return table
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from .._anndata import check_values, count_kind, get_atac, get_column, get_matrix
+from .._anndata import NotFoundError, check_values, count_kind, get_atac, get_column, get_matrix, role_of
+from .._labels import is_label
 from .._logging import logger
 from ..data import iter_rows, prepare_rows
 from ..data.expression_levels import bin_rows
@@ -51,6 +53,28 @@ class Expression:
     scale: Scale
 
 
+def gene_names(genes: Any) -> list[str]:
+    """Names of genes as a user gives them: a list, an array, an index or a column of text.
+
+    Raises
+    ------
+    TypeError
+        If it is one name, or no collection of names.
+    """
+    wanted = "genes= takes a list of names of genes"
+    if isinstance(genes, str | bytes):
+        msg = f"{wanted}, and got one text: genes=[{genes!r}] for this gene alone."
+        raise TypeError(msg)
+    if not isinstance(genes, Iterable) or isinstance(genes, Mapping | pd.DataFrame) or hasattr(genes, "obs_names"):
+        msg = f"{wanted}; got {type(genes).__name__}."
+        raise TypeError(msg)
+    names = list(genes)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        msg = f"{wanted}; it holds {wrong[0]!r:.40}, which is {type(wrong[0]).__name__}."
+        raise TypeError(msg)
+    return [str(name) for name in names]
+
+
 def read_expression(
     mdata: MuData,
     atac: AnnData,
@@ -59,8 +83,9 @@ def read_expression(
     layer: str | None,
     genes: Sequence[str] | None,
     binned: bool,
+    role: str = "mdata",
 ) -> Expression:
-    """Read expression and check it.
+    """Read expression and check it; `role` is what the MuData is called in messages.
 
     Raises
     ------
@@ -74,33 +99,39 @@ def read_expression(
     from mudata import MuData
 
     if not isinstance(mdata, MuData):
-        msg = f"Expected MuData with accessibility and expression, got {type(mdata).__name__}: mudata.MuData({{'atac': atac, 'rna': rna}})."
+        msg = (
+            f"Expected MuData with accessibility and expression as {role}, got {type(mdata).__name__}: "
+            f"{role} = mudata.MuData({{'atac': atac, 'rna': rna}})."
+        )
         raise TypeError(msg)
-    rna = get_atac(mdata, modality)
-    refuse_repeated(atac.obs_names, "cells with accessibility", "adata.obs_names_make_unique()")
-    refuse_repeated(rna.obs_names, f"cells of modality {modality!r}", f"mdata[{modality!r}].obs_names_make_unique()")
-    refuse_repeated(rna.var_names, f"genes of modality {modality!r}", f"mdata[{modality!r}].var_names_make_unique()")
-    wanted = list(map(str, rna.var_names if genes is None else genes))
+    rna = get_atac(mdata, modality, role, modality_argument="rna_modality", holds="expression")
+    where = role_of(mdata, modality, role)
+    own = next(role_of(mdata, name, role) for name, mod in mdata.mod.items() if mod is atac)
+    refuse_repeated(atac.obs_names, "cells with accessibility", f"{own}.obs_names_make_unique()")
+    refuse_repeated(rna.obs_names, f"cells of modality {modality!r}", f"{where}.obs_names_make_unique()")
+    refuse_repeated(rna.var_names, f"genes of modality {modality!r}", f"{where}.var_names_make_unique()")
+    wanted = gene_names(rna.var_names if genes is None else genes)
     refuse_repeated(pd.Index(wanted), "genes", "genes=list(dict.fromkeys(genes))")
     columns = rna.var_names.get_indexer(wanted)
     if (columns < 0).any():
         missing = [gene for gene, column in zip(wanted, columns, strict=True) if column < 0]
-        msg = f"{len(missing)} of {len(wanted)} genes are not in modality {modality!r}, among them {', '.join(missing[:3])}."
-        raise KeyError(msg)
+        some = ", ".join(missing[:3])
+        msg = f"{len(missing)} of {len(wanted)} genes are not in modality {modality!r}, among them {some}; see {where}.var_names."
+        raise NotFoundError(msg)
     if not wanted:
-        msg = f"Modality {modality!r} has no genes to predict."
+        msg = f"{where} has no genes to predict."
         raise ValueError(msg)
-    names = paired_names(atac, rna)
+    names = paired_names(atac, rna, role)
     if n_alone := atac.n_obs - len(names):
         logger.info("%d of %d cells have no expression and are left out of training", n_alone, atac.n_obs)
-    matrix = get_matrix(rna, layer)
+    matrix = get_matrix(rna, layer, where, "rna_layer")
     is_counts = count_kind(matrix) != "normalised"
     values = np.empty((len(names), len(wanted)), dtype=np.float32)
     for rows, chunk in iter_rows(matrix, rows=rna.obs_names.get_indexer(names)):
-        _refuse_not_finite(chunk, modality, rna)
+        _refuse_not_finite(chunk, where, rna)
         scaled = chunk
         if binned:
-            check_values(chunk, f"{modality}, of which levels are to be predicted,", rows=rows, column="gene")
+            check_values(chunk, f"{where}, of which levels are to be predicted,", rows=rows, column="gene")
             scaled = bin_rows(chunk, N_LEVELS)
         elif is_counts:
             scaled = prepare_rows(chunk, target_sum=_TARGET_SUM, log1p=True)
@@ -109,15 +140,15 @@ def read_expression(
     return Expression(names, wanted, values, scale)
 
 
-def _refuse_not_finite(chunk: Any, modality: str, rna: AnnData) -> None:
+def _refuse_not_finite(chunk: Any, where: str, rna: AnnData) -> None:
     if not np.isfinite(chunk.data).all():
         gene = rna.var_names[chunk.indices[~np.isfinite(chunk.data)][0]]
-        msg = f"Modality {modality!r} holds NaN or infinite values, the first in gene {gene}. Leave these cells or genes out."
+        msg = f"{where} holds NaN or infinite values, the first in gene {gene}. Leave these cells or genes out."
         raise ValueError(msg)
 
 
 def split_cells(
-    mdata: MuData, atac: AnnData, names: pd.Index, *, split_key: str | None, seed: int
+    mdata: MuData, atac: AnnData, names: pd.Index, *, split_key: str | None, seed: int, role: str = "mdata"
 ) -> dict[str, NDArray[np.int64]]:
     """Rows of `names` for training, validation and testing, 80/10/10.
 
@@ -142,14 +173,14 @@ def split_cells(
     order = rng.permutation(n)
     if split_key is None:
         return _parts(order[:n_held_out], order[n_held_out : 2 * n_held_out], n)
-    groups = get_column(mdata, atac, split_key).reindex(names)
-    codes, labels = pd.factorize(groups)
+    groups = get_column(mdata, atac, split_key, role, "split_key").reindex(names)
+    codes, labels = pd.factorize(groups.where(is_label(groups)))
     if (codes < 0).any():
         some = ", ".join(map(str, names[codes < 0][:3]))
-        msg = f"{(codes < 0).sum()} of {n} cells have no {split_key!r}, among them {some}. Fill it in, or leave these cells out."
+        msg = f"{(codes < 0).sum()} of {n} cells have no {split_key!r}, among them {some}. Fill in {role}.obs, or leave these cells out."
         raise ValueError(msg)
     if len(labels) < 2:
-        msg = f"obs[{split_key!r}] has one group, {labels[0]!r}: nothing to hold out. Use split_key=None to split by cell."
+        msg = f"{role}.obs[{split_key!r}] has one group, {labels[0]!r}: nothing to hold out. Use split_key=None to split by cell."
         raise ValueError(msg)
     sizes = np.bincount(codes)
     largest = sizes.argmax()
@@ -172,7 +203,10 @@ def split_cells(
     split = _parts(parts[0], parts[1], n)
     if min(map(len, split.values())) < _LEAST:
         found = ", ".join(f"{len(rows)} for {name}" for name, rows in split.items())
-        msg = f"The groups of obs[{split_key!r}] leave too few cells, {found}: at least {_LEAST} each. Use split_key=None or larger groups."
+        msg = (
+            f"The groups of {role}.obs[{split_key!r}] leave too few cells, {found}: at least {_LEAST} each. Use split_key=None or larger "
+            "groups."
+        )
         raise ValueError(msg)
     return split
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from .._anndata import check_values, get_atac, get_column, get_matrix
+from .._anndata import check_values, get_atac, get_column, get_matrix, role_of
+from .._labels import is_label
 from .._logging import logger
 from ..data import Cells, Tokenizer, iter_rows
 from ..data.cells import read_columns
@@ -44,10 +45,11 @@ def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, st
         msg = f"modalities must map 'atac' and 'rna' to names of modalities; {', '.join(sorted(unknown))} is neither."
         raise ValueError(msg)
     setup = DEFAULT_SETUP | dict(modalities) | {name: value for name, value in given.items() if value is not None}
-    atac, rna = get_atac(mdata, setup["atac"]), get_atac(mdata, setup["rna"])
-    read_columns(atac, f"mdata[{setup['atac']!r}]", setup.get("genome"))
-    get_matrix(atac, setup.get("layer"))
-    get_matrix(rna, setup.get("rna_layer"))
+    atac = get_atac(mdata, setup["atac"], "mdata", modality_argument="modalities")
+    rna = get_atac(mdata, setup["rna"], "mdata", modality_argument="modalities", holds="expression")
+    read_columns(atac, role_of(mdata, setup["atac"], "mdata"), setup.get("genome"))
+    get_matrix(atac, setup.get("layer"), role_of(mdata, setup["atac"], "mdata"), "layer")
+    get_matrix(rna, setup.get("rna_layer"), role_of(mdata, setup["rna"], "mdata"), "rna_layer")
     refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.obs_names, f"cells of modality {setup['rna']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.var_names, f"genes of modality {setup['rna']!r}", "var_names_make_unique()")
@@ -117,7 +119,8 @@ class DataReader:
             atac,
             layer=self.setup.get("layer"),
             genome=declared,
-            role=f"mdata[{self.setup['atac']!r}]",
+            layer_argument="atac_layer",
+            role=f'mdata["{self.setup["atac"]}"]',
             values="any",
         )
 
@@ -201,13 +204,14 @@ def refuse_repeated(names: pd.Index, what: str, fix: str) -> None:
         raise ValueError(msg)
 
 
-def paired_names(atac: AnnData, rna: AnnData) -> pd.Index:
+def paired_names(atac: AnnData, rna: AnnData, role: str = "mdata") -> pd.Index:
     """Cells with both modalities, in the order of accessibility; a ValueError if there are none."""
     names = atac.obs_names[atac.obs_names.isin(rna.obs_names)]
     if names.empty:
         msg = (
-            f"No cell has both modalities: {atac.n_obs} cells with accessibility ({', '.join(atac.obs_names[:2])}, ...) and {rna.n_obs} "
-            f"with expression ({', '.join(rna.obs_names[:2])}, ...) have no name in common. Give the same cells the same obs_names."
+            f"No cell has both modalities: {atac.n_obs} cells of {role} with accessibility ({', '.join(atac.obs_names[:2])}, ...) and "
+            f"{rna.n_obs} with expression ({', '.join(rna.obs_names[:2])}, ...) have no name in common. Give the same cells the same "
+            "obs_names."
         )
         raise ValueError(msg)
     return names
@@ -224,10 +228,11 @@ def batches_of(mdata: MuData, setup: Mapping[str, str]) -> list[str]:
 
 def _batch_labels(data: MuData | AnnData, atac: AnnData, key: str, names: pd.Index) -> pd.Series:
     """The batches of the cells `names` as text, from the accessibility modality or from the MuData around it."""
-    labels = get_column(data, atac, key).reindex(names)
-    if (missing := labels.isna()).any():
+    labels = get_column(data, atac, key, "mdata", "batch_key").reindex(names)
+    missing = ~is_label(labels)
+    if missing.any():
         some = ", ".join(map(str, names[missing][:3]))
-        msg = f"{int(missing.sum())} cells have no batch in obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
+        msg = f"{int(missing.sum())} cells have no batch in mdata.obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
         raise ValueError(msg)
     return labels.astype(str)
 
