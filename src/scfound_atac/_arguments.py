@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 _TEXTS = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "rna_modality"))
-_LAYERS = frozenset(("layer", "reference_layer", "rna_layer", "atac_layer"))
+_LAYERS = frozenset(("layer", "reference_layer", "rna_layer"))
 _SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured"))
-# The least value, None if the function itself says what is too small.
+# The smallest value, or None if the function itself says what is too small.
 _WHOLE: dict[str, int | None] = {
     "seed": 0,
     "n_fit_cells": 1,
@@ -37,7 +37,7 @@ _NUMBERS = frozenset(
         "target_sum",
         "lr",
         "weight_decay",
-        "most_lost",
+        "max_known_lost",
     )
 )
 _NONE = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum"))
@@ -80,9 +80,9 @@ def _check(name: str, value: Any) -> None:
         _refuse(not isinstance(value, bool | np.bool_), f"{name}= takes True or False; {got}.")
     elif name in _WHOLE:
         _refuse(not is_whole(value), f"{name}= takes a whole number{or_none}; {got}.")
-        least = _WHOLE[name]
-        if least is not None and value < least:
-            msg = f"{name}={value} must be at least {least}."
+        minimum = _WHOLE[name]
+        if minimum is not None and value < minimum:
+            msg = f"{name}={value} must be at least {minimum}."
             raise ValueError(msg)
     else:
         assert name in _NUMBERS, name

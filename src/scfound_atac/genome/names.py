@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,8 +131,22 @@ def _read_rarely_written(text: str) -> tuple[str, int, int] | None:
     return None
 
 
+# The index that was read last, and what was read of it: one call asks first which features are peaks and then where they lie, and a
+# million names take seconds. An index never changes, and is not kept alive from here.
+_last: tuple[weakref.ref[pd.Index], NamesRead] | None = None
+
+
 def scan_names(names: Iterable[Any]) -> NamesRead:
     """Read what coordinates names hold; nothing is refused."""
+    global _last  # noqa: PLW0603
+    if not isinstance(names, pd.Index):
+        return _scan(names)
+    if _last is None or _last[0]() is not names:
+        _last = weakref.ref(names), _scan(names)
+    return _last[1]
+
+
+def _scan(names: Iterable[Any]) -> NamesRead:
     texts = [_as_text(name) for name in names]
     contigs, starts, ends = [""] * len(texts), np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
     match = _PLAIN.fullmatch
