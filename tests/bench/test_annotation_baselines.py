@@ -137,7 +137,7 @@ def test_annotation_that_cannot_be_done(pair: tuple[MuData, MuData]) -> None:
         baselines(reference[reference.obs["cell_type"] == "b"].copy(), query, "cell_type")
     repeated = query.copy()
     repeated.var_names = [*query.var_names[:-1], query.var_names[0]]
-    with pytest.raises(ValueError, match="of the test cells repeat: \\['chr1:1000000-1000500'\\]"):
+    with pytest.raises(ValueError, match="of the test cells repeat in query: \\['chr1:1000000-1000500'\\]"):
         baselines(reference, repeated, "cell_type")
     query.X = -query.X
     with pytest.raises(ValueError, match="negative"):
