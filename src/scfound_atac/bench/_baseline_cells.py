@@ -1,4 +1,4 @@
-"""What baselines are given: methods and OCRs, checked."""
+"""Checks of the methods and OCRs that are given to baselines."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def chosen_methods(methods: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Names of methods, each once, all of them `known`."""
+    """Names of methods without repeats; raises ValueError if one is not `known`."""
     names = list(dict.fromkeys([methods] if isinstance(methods, str) else methods))
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         msg = (
             f"Unknown methods {wrong}: methods are {list(known)}."
             if wrong
-            else f"methods is empty: take some of {list(known)}."
+            else f"methods is empty: choose from {list(known)}."
         )
         raise ValueError(msg)
     return names
 
 
 def same_ocrs(train: AnnData, test: AnnData) -> NDArray[np.intp]:
-    """Where the OCRs of `train` are in `test`, which must have cells."""
+    """Column numbers in `test` of the OCRs of `train`; raises ValueError if one is missing or `test` has no cells."""
     for adata, name in ((train, "training"), (test, "test")):
         if not adata.var_names.is_unique:
             repeated = adata.var_names[adata.var_names.duplicated()]
