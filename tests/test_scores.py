@@ -265,11 +265,11 @@ def test_concordance_is_at_most_the_correlation(n_cells: int, seed: int, shift: 
 
 def test_expression_that_cannot_be_scored() -> None:
     measured, predicted = expression()
-    with pytest.raises(ValueError, match=r"same genes: 1 are missing \(\['G3'\]\), 0 are too many"):
+    with pytest.raises(ValueError, match=r"same genes: 1 are missing \(\['G3'\]\), 0 are not expected"):
         expression_scores(measured, predicted.drop(columns="G3"))
     with pytest.raises(ValueError, match="same cells: 2 are missing.*'cell0', 'cell1'"):
         expression_scores(measured, predicted.iloc[2:])
-    with pytest.raises(ValueError, match=r"1 are too many \(\['extra'\]\)"):
+    with pytest.raises(ValueError, match=r"1 are not expected \(\['extra'\]\)"):
         expression_scores(measured, predicted.assign(extra=1))
     with pytest.raises(ValueError, match="the measured genes repeat names: \\['G0'\\]"):
         expression_scores(pd.concat([measured, measured[["G0"]]], axis=1), predicted)

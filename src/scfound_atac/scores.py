@@ -1,4 +1,4 @@
-"""How good predicted labels and predicted expression are, and the temperature that makes probabilities honest."""
+"""Scores of predicted labels and predicted expression, and the temperature that calibrates probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = "NDArray[np.float64]"
 
-# Far beyond what any network needs; there only so that labels that all come out right leave T finite.
+# Bounds of log(T). They are far beyond what a network needs, and only keep T finite if all labels are predicted correctly.
 _LOG_TEMPERATURES = (-5.0, 5.0)
 
 
@@ -27,40 +27,40 @@ def annotation_scores(
 ) -> pd.Series:
     """Agreement of predicted labels with known ones.
 
-    Cells whose true label is missing, empty or `unknown` are left out. A prediction that is `unknown`, missing, or a label that no cell
-    has is wrong like any other wrong one; so is every prediction for a cell whose true label no model could know.
+    Cells whose true label is missing, empty or `unknown` are left out. A prediction counts as wrong if it is `unknown`, missing, or a label
+    that no cell has. If the true label of a cell does not occur in the reference, every prediction for it counts as wrong.
 
     Parameters
     ----------
     truth
-        Known label of each cell, (n_cells,).
+        Known label of each cell, shape (n_cells,).
     predicted
-        Predicted label of each cell. A Series is brought into the order of `truth` by name if both have the same cells.
+        Predicted label of each cell. If this and `truth` are Series with the same cells, they are matched by name.
     probabilities
-        Cells x labels, each row with a sum of 1; rows in the order of `truth`, or by name as `predicted`.
+        Cells x labels, with rows that add up to 1, in the order of `truth` or matched by name like `predicted`.
     unknown
-        What stands for no label.
+        Name that stands for no label.
 
     Returns
     -------
     ``accuracy``
-        Part of the cells with the right label.
+        Fraction of the cells with the correct label.
     ``balanced_accuracy``
-        The same within each true label (recall), mean over labels.
+        Mean over true labels of the fraction of their cells that is correct (recall).
     ``macro_f1``
         F1 of each label that occurs in `truth`, mean over labels.
     ``micro_f1``
-        F1 of the decisions on all labels that occur in `truth` together. It is above the accuracy where predictions are `unknown` or
-        labels that do not occur, since these are misses but no false alarms.
+        F1 of the decisions on all labels that occur in `truth` together. It exceeds the accuracy if some predictions are
+        `unknown` or labels that do not occur, since these count as false negatives but not as false positives.
     ``auc``
         Area under the ROC curve of a label's probability, one label against the rest, mean over the labels of `probabilities` that
         some cells have and some do not. NaN without `probabilities`.
     ``ece``
         Expected calibration error of the highest probability, see `expected_calibration_error`. NaN without `probabilities`.
     ``unknown``
-        Part of the cells predicted as `unknown` or nothing.
+        Fraction of the cells whose prediction is `unknown` or missing.
     ``n_cells``, ``n_labels``
-        Cells that were counted, and true labels among them.
+        Number of cells that were scored, and of true labels among them.
 
     Raises
     ------
@@ -101,19 +101,23 @@ def annotation_scores(
 
 
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 15) -> float:
-    """Distance between how sure predictions are and how often they are right (Guo et al. 2017, section 2).
+    """Mean difference between the confidence of predictions and how often they are correct (Guo et al. 2017, section 2).
 
-    Predictions are put into bins of equal width by their confidence; what is returned is the mean of ``|accuracy - confidence|`` of the
-    bins, weighted by the predictions in them: 0 is best, 1 the worst.
+    Predictions are divided into bins of equal width by their confidence. The result is the mean over bins, weighted by the number n_b of
+    their predictions::
+
+        ECE = sum over b of n_b / n * |accuracy of bin b - mean confidence of bin b|
+
+    0 is the best value, 1 the worst.
 
     Parameters
     ----------
     confidence
         Probability of the predicted label, in [0, 1], shape (n,).
     correct
-        Whether the prediction is right, shape (n,).
+        Whether the prediction is correct, shape (n,).
     n_bins
-        Bins ``(0, 1/n], (1/n, 2/n] ...``; 0 is in the first.
+        Number of bins, ``(0, 1/n_bins], (1/n_bins, 2/n_bins], ...``; a confidence of 0 is in the first.
 
     Raises
     ------
@@ -131,29 +135,31 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
     if len(outside):
         msg = f"{len(outside)} confidences are not in [0, 1]: {outside[:3].tolist()}."
         raise ValueError(msg)
-    place = np.clip(np.ceil(sure * n_bins).astype(int) - 1, 0, n_bins - 1)
+    place = np.clip(np.ceil(sure * n_bins).astype(int) - 1, 0, n_bins - 1)  # bin of each prediction, (n,)
+    # n_b * (accuracy - mean confidence) is the sum of (correct - confidence) over the bin
     gap = np.bincount(place, right - np.minimum(sure, 1.0), minlength=n_bins)
     return float(np.abs(gap).sum() / len(sure))
 
 
 def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The T with which ``softmax(logits / T)`` has the lowest negative log-likelihood (Guo et al. 2017, section 4.2).
+    """The temperature T for which ``softmax(logits / T)`` has the lowest negative log-likelihood (Guo et al. 2017, section 4.2).
 
     Parameters
     ----------
     logits
-        Shape (n_cells, n_labels), of cells that took no part in training.
+        Logits of cells that were not used in training, shape (n_cells, n_labels).
     labels
         Column of the true label of each cell, shape (n_cells,).
 
     Returns
     -------
-    T, between ``exp(-5)`` and ``exp(5)``. Above 1 the network was too sure. It does not change which label is the likeliest.
+    T, between ``exp(-5)`` and ``exp(5)``. If T is above 1, the network was overconfident. T does not change which label is the most likely
+    one.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, there are no cells, logits are not finite, or labels are not columns.
+        If the shapes do not match, there are no cells, logits are not finite, or labels are not column numbers.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
@@ -180,29 +186,29 @@ def temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def expression_scores(measured: Any, predicted: Any) -> pd.Series:
     """Agreement of predicted with measured expression.
 
-    Per-gene scores compare cells within a gene and tell whether a prediction knows what differs between cells. Flat ones compare all
-    entries of the two tables at once; they are high already where a prediction only knows which genes are expressed more than others.
+    Scores per gene compare cells within a gene, and show whether a prediction captures differences between cells. Flat scores compare all
+    entries of the two tables at once; they are high even if a prediction only captures which genes are expressed more than others.
 
     Parameters
     ----------
     measured
         Cells x genes: DataFrame, NumPy array or SciPy sparse matrix.
     predicted
-        The same shape. A DataFrame is brought into the order of a DataFrame `measured` by the names of cells and genes.
+        Predictions of the same shape. Two DataFrames are matched by the names of cells and genes.
 
     Returns
     -------
     ``gene_pearson``, ``gene_pearson_median``, ``gene_spearman``, ``gene_ccc``
-        Pearson correlation across cells of each gene, mean and median over genes; mean of Spearman correlation (equal values share the
-        mean of their ranks) and of the concordance correlation of Lin (1989), ``2 cov / (var_m + var_p + (mean_m - mean_p)^2)``, which
-        asks for the same values and not just a line. Genes that are the same in all cells of `measured` have none of these and are left
-        out; NaN if all are. A prediction that is the same in all cells counts as 0.
+        Mean and median over genes of the Pearson correlation across cells; mean of the Spearman correlation (equal values get the mean
+        of their ranks), and of the concordance correlation of Lin (1989), ``2 cov / (var_m + var_p + (mean_m - mean_p)^2)``, which
+        requires equal values and not just a linear relation. Genes that are constant in `measured` have no correlation and are left
+        out; the scores are NaN if all genes are. A constant prediction counts as 0.
     ``flat_pearson``, ``flat_spearman``, ``flat_ccc``
-        The same three over all n_cells * n_genes entries, genes without variation included.
+        The same three over all n_cells * n_genes entries, including those of constant genes.
     ``mse``
         Mean squared error of all entries.
     ``n_genes``, ``n_genes_constant``, ``n_cells``
-        Genes, those of them left out above, and cells.
+        Number of genes, of constant genes, and of cells.
 
     Raises
     ------
@@ -232,34 +238,35 @@ def expression_scores(measured: Any, predicted: Any) -> pd.Series:
 
 
 def gene_scores(measured: Any, predicted: Any) -> pd.DataFrame:
-    """The scores of `expression_scores` gene by gene.
+    """The scores of `expression_scores` for each gene.
 
     Parameters
     ----------
     measured, predicted
-        As in `expression_scores`.
+        The two tables, as for `expression_scores`.
 
     Returns
     -------
-    One row per gene of `measured`, in its order: ``pearson``, ``spearman``, ``ccc`` across cells, NaN for a gene that is the same in all
-    measured cells and 0 for one that is predicted so; and ``mse``.
+    One row per gene of `measured`, in its order: ``pearson``, ``spearman``, ``ccc`` across cells, NaN for a gene whose measured
+    expression is constant and 0 for one whose prediction is constant; and ``mse``.
 
     Raises
     ------
     ValueError
-        As in `expression_scores`.
+        As for `expression_scores`.
     """
     m, p, genes = _expression(measured, predicted)
     return pd.DataFrame(_column_scores(m, p), index=genes)
 
 
 def _column_scores(m: Floats, p: Floats) -> dict[str, Floats]:
-    """Scores of each column, shape (n_columns,)."""
+    """Scores of each column of `m` (measured) and `p` (predicted), both (n_rows, n_columns); each score has shape (n_columns,)."""
     from scipy.stats import rankdata
 
     constant, flat = np.ptp(m, axis=0) == 0, np.ptp(p, axis=0) == 0
     var_m, var_p, cov = _moments(m, p)
     rank_var_m, rank_var_p, rank_cov = _moments(rankdata(m, axis=0), rankdata(p, axis=0))
+    # Denominator of the concordance correlation.
     spread = var_m + var_p + (m.mean(axis=0) - p.mean(axis=0)) ** 2
     scores = {
         "pearson": _quotient(cov, np.sqrt(var_m * var_p), flat),
@@ -288,7 +295,7 @@ def _quotient(above: Any, below: Any, is_zero: Any) -> Any:
 
 
 def _expression(measured: Any, predicted: Any) -> tuple[Floats, Floats, pd.Index]:
-    """Both tables in the order of `measured`, and names of genes."""
+    """Both tables in the order of `measured`, and the names of genes."""
     if isinstance(measured, pd.DataFrame) and isinstance(predicted, pd.DataFrame):
         cells = _places(measured.index, predicted.index, "cells", "predicted")
         genes = _places(measured.columns, predicted.columns, "genes", "predicted")
@@ -316,7 +323,7 @@ def _dense(values: Any) -> Floats:
 
 
 def _places(wanted: pd.Index, given: pd.Index, what: str, name: str) -> NDArray[np.intp]:
-    """Where each of `wanted` is in `given`, which must be the same names."""
+    """Position in `given` of each name of `wanted`; raises ValueError if they are not the same names."""
     for index, holder in ((wanted, "the measured"), (given, name)):
         if not index.is_unique:
             msg = f"{holder} {what} repeat names: {list(index[index.duplicated()][:3])}. Make them unique."
@@ -325,7 +332,7 @@ def _places(wanted: pd.Index, given: pd.Index, what: str, name: str) -> NDArray[
     if (places < 0).any() or len(given) != len(wanted):
         absent, extra = wanted.difference(given, sort=False), given.difference(wanted, sort=False)
         msg = (
-            f"{name} does not have the same {what}: {len(absent)} are missing ({list(absent[:3])}), {len(extra)} are too many "
+            f"{name} does not have the same {what}: {len(absent)} are missing ({list(absent[:3])}), {len(extra)} are not expected "
             f"({list(extra[:3])}). Take the same {what}, or pass arrays in the same order."
         )
         raise ValueError(msg)
@@ -333,7 +340,7 @@ def _places(wanted: pd.Index, given: pd.Index, what: str, name: str) -> NDArray[
 
 
 def _in_order(values: Any, truth: Any, name: str) -> Any:
-    """`values` of the cells of `truth`, in their order."""
+    """`values` in the order of the cells of `truth`."""
     n_cells = len(truth)
     if len(values) != n_cells:
         msg = f"{name} has {len(values)} cells, truth {n_cells}: one row per cell is needed."
@@ -346,7 +353,7 @@ def _in_order(values: Any, truth: Any, name: str) -> Any:
 
 
 def _labels(values: Any, unknown: str) -> pd.Series:
-    """Labels as text numbered from 0, `unknown` where there is none."""
+    """Labels as text, with an index from 0 on, and `unknown` for missing ones."""
     text = label_texts(np.asarray(values, dtype=object))
     return text.where(text.notna(), unknown)
 

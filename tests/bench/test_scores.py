@@ -126,7 +126,7 @@ def test_errors(function) -> None:
         function(points[:-1], labels)
     with pytest.raises(ValueError, match="2 cells have no label .first: cell 3"):
         function(points, [None if i == 3 else "" if i == 5 else label for i, label in enumerate(labels)])
-    with pytest.raises(ValueError, match="nothing to tell apart"):
+    with pytest.raises(ValueError, match="At least two labels"):
         function(points, np.full(len(points), "a"))
     broken = points.copy()
     broken[4] = np.nan

@@ -62,14 +62,14 @@ def test_ocrs_of_bed(tmp_path: Path, kind: str, packing: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x89HDF\r\n\x1a\n....", "is no text file with one place per line"),
-        (b"PK\x03\x04\x00\x00\xff\xfe", "is no text file"),
-        (b"\xff\xfe\xfa\xfb", "is no text file"),
-        (b"cell1\ncell2\n", "is no text file.*first line is 'cell1'"),
-        (b"a\tb\tc\nd\te\tf\n", "is no text file.*first line is 'a b c'"),
+        (b"\x89HDF\r\n\x1a\n....", "is not a text file with one interval per line"),
+        (b"PK\x03\x04\x00\x00\xff\xfe", "is not a text file"),
+        (b"\xff\xfe\xfa\xfb", "is not a text file"),
+        (b"cell1\ncell2\n", "is not a text file.*first line is 'cell1'"),
+        (b"a\tb\tc\nd\te\tf\n", "is not a text file.*first line is 'a b c'"),
         (b"chr1\t5\t2\n", "one OCR per line.*end not beyond the start.*0"),
         (b"chr1\t5\tx\n", "one OCR per line.*no number"),
-        (b"chr1\t5\n", "is no text file"),
+        (b"chr1\t5\n", "is not a text file"),
     ],
 )
 def test_what_is_no_bed(tmp_path: Path, content: bytes, message: str) -> None:
@@ -151,7 +151,7 @@ def test_genes_without_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (["CD8A", "CD4"], TypeError, r"got list \('CD8A', 'CD4'\).*picked from the result afterwards"),
+        (["CD8A", "CD4"], TypeError, r"got list \('CD8A', 'CD4'\).*Select genes by name from the result"),
         (("CD8A",), TypeError, "got tuple"),
         (np.array(["CD8A"]), TypeError, "got ndarray"),
         (pd.Index(["CD8A"]), TypeError, "got Index"),
@@ -159,7 +159,7 @@ def test_genes_without_a_name(tmp_path: Path) -> None:
         ({"CD8A": 1}, TypeError, "got dict"),
         (5, TypeError, "got int"),
         (True, TypeError, "got bool"),
-        ("CD8A", ValueError, "no file 'CD8A'; is it the name of a gene.*picked from the result afterwards"),
+        ("CD8A", ValueError, "no file 'CD8A'; is it the name of a gene.*Select genes by name from the result"),
         ("AL627309.1", ValueError, "is it the name of a gene"),
         ("HLA-DRB1", ValueError, "is it the name of a gene"),
         ("genes.gtf.gz", FileNotFoundError, "no file 'genes.gtf.gz'.*path of a BED, GTF or GFF3 file"),
@@ -176,7 +176,7 @@ def test_what_are_no_genes(given: object, error: type[Exception], message: str) 
 def test_file_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ValueError, match=r"cells\.h5ad' is no text file.*BED, GTF or GFF3"):
+    with pytest.raises(ValueError, match=r"cells\.h5ad' is not a text file.*BED, GTF or GFF3"):
         read_genes(path)
 
 

@@ -170,7 +170,7 @@ def test_what_is_recognised_wins(
     var = wrong.set_axis(places.index, axis=0) if right == "names" else places.set_axis(named(wrong), axis=0)
     check_same(read_ocrs(var, genome=genome, role="reference"), places)
     assert re.search(
-        rf"reference\.var: names and columns disagree in 662 of 662 OCRs, e\.g\..*taken are the {right}", caplog.text
+        rf"reference\.var: names and columns disagree in 662 of 662 OCRs, e\.g\..*using the {right}", caplog.text
     )
 
 
@@ -180,7 +180,7 @@ def test_places_of_genes_beside_peaks(places: pd.DataFrame, caplog: pytest.LogCa
         start=places["start"] - rng.integers(2000, 50_000, 662), end=places["start"] + rng.integers(1000, 90_000, 662)
     )
     check_same(read_ocrs(wide, genome="GRCh38"), places)
-    assert "taken are the names" in caplog.text
+    assert "using the names" in caplog.text
 
 
 @pytest.mark.parametrize("chrom", ["p13", "chrUn_KI270742v1", "chrM"])

@@ -210,7 +210,7 @@ def test_without_shared_ocrs_labels_rest_on_the_backbone(tiny_backbones, referen
     annotator = CellAnnotator(tiny_backbones["region-set"]).train(reference[:, :300].copy(), KEY)
     with caplog.at_level("WARNING", logger="scfound_atac"):
         told = annotator.predict(query[:, 300:].copy())
-    assert "of the reference's OCRs are among these: labels rest on the backbone alone" in caplog.text
+    assert "of the reference's OCRs are in the query: labels rest on the backbone alone" in caplog.text
     assert told.fraction_ocrs == 0
     np.testing.assert_allclose(told.probabilities.sum(axis=1), 1)
 
@@ -368,7 +368,7 @@ def test_finetuning_needs_cells_to_hold_out(tiny_backbones, reference):
     [
         ({"mode": "guess"}, ValueError, "mode='guess' is not known"),
         ({"mode": "paper"}, ValueError, "no head of a paper"),
-        ({"max_epochs": 3}, TypeError, "mode='probe' trains no network and takes no max_epochs"),
+        ({"max_epochs": 3}, TypeError, "mode='probe' trains no network and has no option max_epochs"),
         ({"mode": "finetune", "epochs": 3}, TypeError, "no option 'epochs'; it takes train_batch_size, max_epochs"),
         ({"mode": "finetune", "max_epochs": 0}, ValueError, "max_epochs must be at least 1"),
         ({"mode": "finetune", "crop_size": 10}, ValueError, "crop_size=10 is for a ChromFound"),

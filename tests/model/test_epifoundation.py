@@ -589,10 +589,10 @@ def test_chromosomes_of_genes(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
-        ({"config": {"n_peaks": 5}}, "has no n_peaks to set; its sizes are"),
+        ({"config": {"n_peaks": 5}}, "has no option n_peaks; its sizes are"),
         ({"config": {"width": 5}}, "has no width to set"),
         ({"config": {"d_model": 30, "n_heads": 4}}, "divisible"),
-        ({"config": {"n_bins": 0}}, "leaves nothing to train"),
+        ({"config": {"n_bins": 0}}, "there is nothing to train"),
     ],
     ids=str,
 )
@@ -606,7 +606,7 @@ def test_checkpoints_that_do_not_fit(trained: EpiFoundation) -> None:
         EpiFoundation(set_up(), config={}, checkpoint=trained.checkpoint)
     with pytest.raises(ValueError, match="RegionSet model, not EpiFoundation"):
         EpiFoundation.from_pretrained("region-set", set_up())
-    with pytest.raises(ValueError, match="Pass mdata to make a new network"):
+    with pytest.raises(ValueError, match="Pass mdata for a new network"):
         EpiFoundation()
     model = EpiFoundation(checkpoint=trained.checkpoint)
     with pytest.raises(ValueError, match="pass mdata to load"):

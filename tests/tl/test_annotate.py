@@ -187,7 +187,7 @@ def test_empty_cells_and_all_unknown(backbone, reference, query, tmp_path):
         ({"labels_key": KEY, "reference_layer": "none"}, KeyError, "none"),
         ({"labels_key": KEY, "mode": "paper"}, ValueError, "no head of a paper"),
         ({"labels_key": KEY, "mode": "guess"}, ValueError, "mode='guess'"),
-        ({"labels_key": KEY, "max_epochs": 3}, TypeError, "takes no max_epochs"),
+        ({"labels_key": KEY, "max_epochs": 3}, TypeError, "has no option max_epochs"),
         ({"labels_key": KEY, "genome": "hg19"}, ValueError, "hg19"),
         ({"labels_key": KEY, "key_added": "a/b"}, ValueError, "cannot be stored"),
         ({"labels_key": KEY, "model": "biosample-mix"}, ValueError, "cannot be a backbone"),

@@ -1,4 +1,4 @@
-"""Does it beat LSI here? Baselines, scores and one protocol for all embeddings."""
+"""Benchmarks: baselines, scores, and one protocol that compares all embeddings with LSI on the same cells."""
 
 from __future__ import annotations
 

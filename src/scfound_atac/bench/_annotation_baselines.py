@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._arguments import check_arguments
+from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells
 from ._baseline_cells import chosen_methods, same_ocrs
@@ -25,6 +26,7 @@ AnnotationMethod: TypeAlias = Literal["lsi-logistic", "lsi-knn", "tfidf-logistic
 ANNOTATION_METHODS: tuple[AnnotationMethod, ...] = ("lsi-logistic", "lsi-knn", "tfidf-logistic")
 
 
+@shared_docs
 def annotation_baselines(
     reference: AnnData | MuData,
     query: AnnData | MuData,
@@ -36,47 +38,47 @@ def annotation_baselines(
     seed: int = 0,
     modality: str | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Label cells by those of a reference, with methods that know no other data.
+    """Label cells by a labelled reference, with methods that use no other data.
 
-    Everything is learnt from the reference: document frequencies, axes of LSI, classifier, and its settings, which are those with the
-    best macro-F1 in threefold cross-validation. Probabilities are calibrated by one temperature on the cells held out there. The query is
-    projected. Score each with `scfound_atac.bench.annotation_scores`.
+    Everything is learned from the reference: document frequencies, axes of LSI, the classifier, and its settings, for which the best
+    macro-F1 in threefold cross-validation decides. One temperature, fitted on the cells held out there, calibrates the probabilities. The
+    query is only projected. `scfound_atac.bench.annotation_scores` computes scores of the result.
 
-    - ``"lsi-logistic"``: multinomial logistic regression on the components of LSI (as `scfound_atac.pp.lsi`), standardised; C of
-      0.01, 0.1, 1, classes weighted by their size or not.
+    - ``"lsi-logistic"``: multinomial logistic regression on the components of LSI (as `scfound_atac.pp.lsi`), standardised; C is
+      0.01, 0.1 or 1, and classes are weighted equally or by their size.
     - ``"lsi-knn"``: votes of the 5, 15 or 30 nearest cells by cosine distance in LSI.
-    - ``"tfidf-logistic"``: multinomial logistic regression on the TF-IDF values of all OCRs, each cell scaled to unit length; C of 0.1,
-      1, 10, classes weighted or not.
+    - ``"tfidf-logistic"``: multinomial logistic regression on the TF-IDF values of all OCRs, each cell scaled to unit length; C is 0.1,
+      1 or 10, and classes are weighted equally or by their size.
 
     Parameters
     ----------
     reference
-        Cells with labels; counts. Cells without a label are left out.
+        Cells x OCRs with counts and labels. Cells without a label are left out.
     query
-        Cells to label; counts of the same OCRs, by name, in any order. OCRs that the reference does not have are left out.
+        Cells to label: counts of the same OCRs, by name and in any order. OCRs that the reference lacks are ignored.
     labels_key
-        Column of the reference's ``obs`` (of the modality, or else of the MuData).
+        Column with the labels in ``obs`` of the reference (of its modality, or else of the MuData).
     methods
-        Which of them.
+        Names of the methods to run.
     layer
-        Layer with the counts, in both; X by default.
+        {layer}
     n_components
-        Most components of LSI.
+        Maximum number of components of LSI.
     seed
-        Seed of LSI and of the folds.
+        Random seed of LSI and of the folds.
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
 
     Returns
     -------
-    Probabilities by method, each query cells x labels (sorted), float64, rows with a sum of 1. Both objects are only read.
+    Probabilities by method: a table of query cells x labels (sorted), float64, whose rows add up to 1. Neither object is changed.
 
     Raises
     ------
     KeyError
-        If there is no such column, layer or modality.
+        If the column, layer or modality does not exist.
     ValueError
-        For an unknown method, fewer than two labels, OCRs that the query does not have, or values that are no counts.
+        If a method is unknown, there are fewer than two labels, the query lacks OCRs of the reference, or values are not counts.
     """
     chosen = chosen_methods(methods, ANNOTATION_METHODS)
     check_arguments(n_components=n_components, seed=seed)

@@ -1,4 +1,4 @@
-"""What baselines are given: methods and OCRs, checked."""
+"""Checks of the methods and OCRs that are given to baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def chosen_methods(methods: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Names of methods, each once, all of them `known`."""
+    """Names of methods without repeats; raises ValueError if one is not `known`."""
     if not isinstance(methods, Iterable):
         msg = f"methods= takes names of methods, some of {list(known)}; got {type(methods).__name__}."
         raise TypeError(msg)
@@ -27,14 +27,14 @@ def chosen_methods(methods: Iterable[str], known: Sequence[str]) -> list[str]:
         msg = (
             f"Unknown methods {wrong}: methods are {list(known)}."
             if wrong
-            else f"methods is empty: take some of {list(known)}."
+            else f"methods is empty: choose from {list(known)}."
         )
         raise ValueError(msg)
     return names
 
 
 def same_ocrs(train: Cells, test: Cells) -> NDArray[np.intp]:
-    """Where the OCRs of `train` are in `test`, by name."""
+    """Column numbers in `test` of the OCRs of `train`, by name; raises ValueError if one is missing."""
     for cells, name in ((train, "training"), (test, "test")):
         ocrs = cells.ocrs.index
         if not ocrs.is_unique:

@@ -1,4 +1,4 @@
-"""`compare`: embeddings of the same cells, scored alike at several depths."""
+"""`compare`: scores of several embeddings of the same cells at several depths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .._arguments import check_arguments
+from .._docs import shared_docs
 from .._labels import read_labels
 from .._logging import logger
 from .._paths import as_path
@@ -36,6 +37,7 @@ Embed: TypeAlias = "Callable[[AnnData], NDArray[Any]]"
 _SMOOTHING_NEIGHBORS = 10
 
 
+@shared_docs
 def compare(
     adata: AnnData | MuData,
     labels_key: str,
@@ -58,46 +60,47 @@ def compare(
     name: str | None = None,
     out: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """Score embeddings of the same cells by known labels, all treated alike.
+    """Compare embeddings of the same cells by known labels, with the same protocol for all methods.
 
-    A seeded subset of the cells that have a label is thinned to each depth (`scfound_atac.bench.thin_counts`). With smoothing, the counts
-    of each cell's ten nearest neighbours in LSI space are then added (`scfound_atac.pp.aggregate_neighbors`). Every method gets a copy of
-    these very counts, without the labels, and returns at most `n_components` components, which are scored by
-    `scfound_atac.bench.clustering_scores` and `scfound_atac.bench.knn_accuracy`. Standard deviations are over seeds of clustering and
-    folds, not over cells or thinning.
+    1. A random subset of the cells that have a label is thinned to each depth (`scfound_atac.bench.thin_counts`).
+    2. With smoothing, the counts of the ten nearest neighbours of each cell in LSI space are added
+       (`scfound_atac.pp.aggregate_neighbors`).
+    3. Every method gets a copy of these counts, without the labels, and returns at most `n_components` components.
+    4. The components are scored by `scfound_atac.bench.clustering_scores` and `scfound_atac.bench.knn_accuracy`. Standard deviations are
+       over seeds of clustering and of folds, not over cells or thinning.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, whole counts; with coordinates if a pretrained model is among the methods. Only read.
+        Cells x OCRs with whole counts, and with coordinates if a pretrained model is among the methods. It is not changed.
     labels_key
-        Column of ``obs`` with the labels; missing and empty ones leave a cell out.
+        Column of ``obs`` with the labels. Cells whose label is missing or empty are left out.
     methods
         ``"lsi"``, ``"spectral"``, ``"random"`` (ChromFound with random weights), ``"default"`` (the default model of
         `scfound_atac.tl.embed`), or the name or folder of any other model. A mapping gives names to these, to loaded checkpoints, or to
         functions of an AnnData that return an array of shape (n_cells, n_components).
     fractions
-        Parts of the counts to keep, each in (0, 1].
+        Fractions of the counts to keep, each in (0, 1].
     smooth
-        Without and/or with the counts of neighbours.
+        Whether to add the counts of neighbours; both by default.
     n_cells
-        Most cells to use; None for all.
+        Maximum number of cells; None for all.
     n_components
         Number of components of every method.
     n_seeds
-        Repeats of clustering and cross-validation.
+        Number of repeats of clustering and cross-validation.
     seed
-        Seed of everything that is random.
+        Random seed of the subset, of thinning and of the methods, and the first seed of clustering and cross-validation.
     layer
-        Layer with the counts; X by default.
+        {layer}
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
     name
-        Name of the data set, for column ``data``.
+        Name of the data set for the column ``data``.
     out
-        CSV file to which each row is appended when it is finished. A row that is already there, with the same data set, method,
-        weights, options and mean count, is taken over instead of computed, so that an interrupted run goes on. A function has no checksum:
-        remove its rows when it has changed.
+        CSV file to which each row is appended when it is finished. A row of the file with the same data set, method, weights, options and
+        mean count is used instead of being computed again, so that an interrupted run can continue. Functions have no checksum: remove
+        their rows when they have changed.
 
     Returns
     -------
@@ -109,12 +112,12 @@ def compare(
     Raises
     ------
     KeyError
-        If there is no such column, layer, modality or model.
+        If the column, layer, modality or model does not exist.
     ValueError
-        If there are fewer than two labels, counts are not whole, options are out of range, `out` holds another kind of table, or a
-        method returns something else than finite values for every cell.
+        If there are fewer than two labels, counts are not whole numbers, options are out of range, `out` holds another kind of table, or a
+        method does not return finite values for every cell.
     ImportError
-        Without igraph.
+        If igraph is not installed.
 
     Examples
     --------
@@ -137,7 +140,9 @@ def compare(
     for fraction in fractions:
         thinned = thin_counts(cells, fraction, seed=seed)
         for smoothed in smooth:
-            counts: AnnData | None = None  # smoothing costs time, and there may be nothing left to compute
+            counts: AnnData | None = (
+                None  # computed when first needed: smoothing takes time, and all rows may be finished
+            )
             for method_name, method in found.items():
                 run = {
                     "data": name or "",
@@ -184,7 +189,7 @@ def _is_fraction(value: Any) -> bool:
 def _labelled_cells(
     data: Any, labels_key: str, n_cells: int | None, layer: str | None, modality: str | None, seed: int
 ) -> tuple[AnnData, NDArray[np.str_]]:
-    """A seeded subset of the labelled cells with nothing but their counts and OCRs, and their labels."""
+    """A random subset of the labelled cells, only with their counts and OCRs, and their labels."""
     cells = Cells.read(data, layer=layer, modality=modality, coordinates=False)
     codes, labels = read_labels(cells.column(labels_key), labels_key, role=cells.role)
     rows = np.flatnonzero(codes >= 0)

@@ -1,4 +1,4 @@
-"""Rows of a comparison in a CSV file that grows as they are finished."""
+"""A CSV file to which the rows of a comparison are appended as they are finished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TEXT = ("data", "method", "weights", "labels")
 
 
 class FinishedRows:
-    """Rows of earlier runs, and the file that new ones are appended to; nothing of either without a path."""
+    """Rows of earlier runs, and the file to which new ones are appended; without a path nothing is read or written."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class FinishedRows:
             pass
 
     def find(self, run: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The finished row that says the same as `run`, if there is one."""
+        """The finished row with the same values as `run`, if there is one."""
         return next((row for row in self._rows if all(_same(row.get(key), run[key]) for key in run)), None)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -47,12 +47,12 @@ class FinishedRows:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """All rows; a last line that a kill cut short is removed from the file."""
+    """All rows; an incomplete last line, left by an interrupted run, is removed from the file."""
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     columns = whole.partition("\n")[0].split(",")
     if not {*_TEXT, "seconds"} <= set(columns):
-        msg = f"{path} is not a table of sfa.bench.compare: its columns are {columns[:5]} ... Give another file."
+        msg = f"{path} is not a table of sfa.bench.compare: its columns are {columns[:5]} ... Choose another file."
         raise ValueError(msg)
     if whole != text:
         path.write_text(whole, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Classifiers of cells by their label, with settings chosen and probabilities calibrated in cross-validation."""
+"""Classifiers of cells whose settings are chosen, and whose probabilities are calibrated, in cross-validation."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
     Labels: TypeAlias = NDArray[np.int64]
     Predict: TypeAlias = Callable[[Any], NDArray[Any]]
 
-# Of logistic regression (C).
+# Settings among which cross-validation chooses: C of logistic regression, and the number of neighbours.
 LSI_PENALTIES = (0.01, 0.1, 1.0)
 TFIDF_PENALTIES = (0.1, 1.0, 10.0)
 LABEL_NEIGHBORS = (5, 15, 30)
 FOLDS = 3
-MIN_PROBABILITY = 1e-9  # of a label that no training cell of a fold has
+# A label that no training cell of a fold has gets probability 0, and the likelihood needs its logarithm.
+MIN_PROBABILITY = 1e-9
 
 
 def label_probabilities(
     method: str, space: LSISpace, y: Labels, seed: int, *, rows: Any = slice(None)
 ) -> NDArray[np.float64]:
-    """Of each label for the test cells, settings chosen on the training cells; `rows` of these have the labels `y`."""
+    """Probability of each label for the test cells, (n_test, n_labels); settings are chosen on the training cells `rows`, labelled `y`."""
     train, test = {"lsi-knn": space.lsi, "tfidf-logistic": space.unit_rows}.get(method) or space.standardised
     train = train[rows]
     options: list[dict[str, Any]]
@@ -53,9 +54,10 @@ def label_probabilities(
 def _best_option(
     fit: Callable[..., Predict], options: list[dict[str, Any]], x: Any, y: Labels, seed: int
 ) -> tuple[dict[str, Any], float]:
-    """The option with the highest macro-F1 over the cells of all folds, the first of equals; and its temperature there.
+    """The option with the highest macro-F1 over the cells of all folds, the first among equals, and its temperature on these cells.
 
-    All folds together, since a rare label is in some folds only. A label that is only in the fold held out counts as missed there.
+    The score is computed over all folds together, because a rare label may only be in some of them. If all cells of a label are in one
+    fold, they count as missed there.
     """
     from sklearn.metrics import f1_score
 
@@ -79,7 +81,7 @@ def _softened(probabilities: NDArray[np.float64], scale: float) -> NDArray[np.fl
 
 
 def _folds(y: Labels, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Cells to learn from and cells held out, where there are two labels to learn."""
+    """Training cells and held-out cells of each fold that has at least two labels to learn."""
     fold = stratified_folds(y, FOLDS, seed)
     for i in range(FOLDS):
         train, test = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
@@ -93,7 +95,9 @@ def _fit_logistic(x: Any, y: Labels, n_labels: int, *, C: float, class_weight: s
 
     model = LogisticRegression(C=C, class_weight=class_weight, tol=1e-3, max_iter=300)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # where classes are separable weights grow on, labels stay
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # for separable classes the weights keep growing, but labels stay the same
         model.fit(x, y)
 
     def predict(cells: Any) -> NDArray[np.float64]:
@@ -109,7 +113,7 @@ def _fit_neighbors(x: Floats, y: Labels, n_labels: int, *, n_neighbors: int) -> 
 
     def predict(cells: Floats) -> NDArray[np.float64]:
         neighbors = nearest(x, cells, n_neighbors)
-        # one vote more, shared by all labels: without a neighbour of its kind a label is unlikely, not impossible
+        # One more vote is divided among all labels, so that a label without a neighbour is unlikely but not impossible.
         return (votes[neighbors].sum(axis=1) + 1 / n_labels) / (neighbors.shape[1] + 1)
 
     return predict

@@ -1,4 +1,4 @@
-"""Training and test cells in the space of the training cells, and their neighbours there."""
+"""Training and test cells in the LSI space of the training cells, and nearest neighbours in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LSISpace:
-    """Representations of training and test cells, fitted on the training cells alone and made when first asked for."""
+    """Representations of training and test cells, fitted on the training cells only, and computed when first needed."""
 
     def __init__(self, train: sparse.csr_matrix, test: sparse.csr_matrix, n_components: int, seed: int) -> None:
         if min(train.shape) < 2:
@@ -28,7 +28,7 @@ class LSISpace:
             raise ValueError(msg)
         self._depth = np.log1p(np.asarray(train.sum(axis=1, dtype=np.float64)).ravel())
         if not self._depth.any():
-            msg = "The training cells have no counts at all."
+            msg = "The training cells have no counts."
             raise ValueError(msg)
         self._n_components, self._seed = n_components, seed
         idf = inverse_document_frequency(train)
@@ -36,7 +36,7 @@ class LSISpace:
 
     @cached_property
     def unit_rows(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-        """TF-IDF, cells of length 1."""
+        """TF-IDF with each cell scaled to unit length, (n_cells, n_ocrs)."""
         from sklearn.preprocessing import normalize
 
         train, test = self.tfidf
@@ -44,19 +44,19 @@ class LSISpace:
 
     @cached_property
     def lsi(self) -> tuple[Floats, Floats]:
-        """Components as `scfound_atac.pp.lsi` keeps them, without those that show the depth of the training cells."""
+        """Components as in `scfound_atac.pp.lsi`, without those that reflect the depth of the training cells, (n_cells, n_components)."""
         from sklearn.decomposition import TruncatedSVD
 
         train, test = self.tfidf
         svd = TruncatedSVD(min(self._n_components + 1, *(n - 1 for n in train.shape)), random_state=self._seed)
         of_train = svd.fit_transform(train).astype(np.float32)
         kept = without_depth(of_train, self._depth)[: self._n_components]
-        # a product with the axes for both, so that a training cell among the test cells is at its own place
+        # Both are projected in the same way, so that a training cell among the test cells gets the same coordinates.
         return tuple((cells @ svd.components_[kept].T).astype(np.float32) for cells in (train, test))
 
     @cached_property
     def standardised(self) -> tuple[Floats, Floats]:
-        """LSI with a mean of 0 and a variance of 1 over the training cells."""
+        """LSI components, standardised to mean 0 and variance 1 over the training cells."""
         from sklearn.preprocessing import StandardScaler
 
         train, test = self.lsi
@@ -65,7 +65,7 @@ class LSISpace:
 
 
 def nearest(train: Floats, test: Floats, n_neighbors: int) -> NDArray[np.int64]:
-    """Row numbers of the training cells at the smallest cosine distances, nearest first, (n_test, n_neighbors)."""
+    """Row numbers of the nearest training cells by cosine distance, the nearest first, (n_test, n_neighbors)."""
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=min(n_neighbors, len(train)), metric="cosine", algorithm="brute").fit(train)

@@ -30,7 +30,7 @@ class Method(NamedTuple):
 
 
 def find_methods(methods: Iterable[Any] | Mapping[str, Any], n_components: int, seed: int) -> dict[str, Method]:
-    """Methods of `scfound_atac.bench.compare` by name. Models are opened here, so that a wrong name fails before anything is computed."""
+    """Methods of `scfound_atac.bench.compare` by name. Models are loaded here, so that a wrong name fails before anything is computed."""
     if isinstance(methods, str | Path) or (callable(methods) and not isinstance(methods, Iterable)):
         methods = [methods]
     if not isinstance(methods, Iterable):
@@ -70,6 +70,6 @@ def _random_weights(seed: int) -> Checkpoint:
 
 
 def _written(function: Callable[..., Any], adata: AnnData, **options: Any) -> NDArray[Any]:
-    """What a function of `pp` or `tl` writes into `obsm`."""
+    """The array that a function of `pp` or `tl` writes into ``obsm``."""
     function(adata, key_added=_KEY, **options)
     return adata.obsm[_KEY]

@@ -1,4 +1,4 @@
-"""Tables of `compare` as text for people."""
+"""`report`: a table of `compare` as readable text."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ _BASELINE = "lsi"
 def report(table: pd.DataFrame, *, scores: Sequence[str] = SCORES) -> str:
     """Write a table of `scfound_atac.bench.compare` as markdown.
 
-    For each data set (column ``data``, if there is one) a table with mean ± standard deviation, in which the best mean of the methods at
-    the same depth and smoothing is bold, and a sentence that says at which depths LSI beats all others.
+    For each data set (column ``data``, if there is one), the text has a table of mean ± standard deviation, in which the best mean of the
+    methods at the same depth and smoothing is bold, and a sentence with the depths at which LSI is better than all others.
 
     Parameters
     ----------
     table
-        From `scfound_atac.bench.compare`, or several of them joined by `pandas.concat`. Scores without a column ``<score>_sd`` stand alone.
+        Table from `scfound_atac.bench.compare`, or several of them joined by `pandas.concat`. Scores without a column ``<score>_sd`` are
+        shown without a standard deviation.
     scores
         Columns to show.
 
     Returns
     -------
-    Markdown.
+    The text in markdown.
 
     Raises
     ------
     KeyError
-        If the table has no such column, or is not of `compare`.
+        If the table lacks one of the columns, or was not written by `compare`.
     """
     table = _complete(table, scores)
     return "\n\n".join(_section(str(name), part, scores) for name, part in table.groupby("data", sort=False))

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 RNAMethod: TypeAlias = Literal["gene-activity", "cell-type-mean", "cell-type-mean-true", "ridge-lsi", "knn-lsi"]
 
 RNA_METHODS: tuple[RNAMethod, ...] = ("gene-activity", "cell-type-mean", "ridge-lsi", "knn-lsi")
+# Settings among which the training cells choose: numbers of neighbours, and ridge penalties from weak to so strong that only the mean is
+# left.
 EXPRESSION_NEIGHBORS = (15, 50)
 RIDGE_PENALTIES = tuple(10.0**i for i in range(-1, 6))
-HELD_OUT = 0.1
-GENES_AT_ONCE = 1000
+HELD_OUT = 0.1  # fraction of the training cells on which the number of neighbours is chosen
+GENES_AT_ONCE = 1000  # bounds the memory of ridge regression
 
 
 def rna_baselines(
@@ -52,61 +54,64 @@ def rna_baselines(
     modality: str | None = None,
     rna_modality: str = "rna",
 ) -> dict[str, pd.DataFrame]:
-    """Predict expression from accessibility, with methods that know no other data.
+    """Predict expression from accessibility, with methods that use no other data.
 
-    Score each with `scfound_atac.bench.expression_scores`. Expression is predicted in the units it is given in; normalise it before.
+    Predictions have the units of the given expression; normalise it first. `scfound_atac.bench.expression_scores` computes scores of the
+    result.
 
-    - ``"gene-activity"``: `scfound_atac.tl.gene_activity`, counts over promoter and body. Nothing is learnt, and the units are its own:
-      compare correlations per gene only. 0 for genes that are not in the table of genes or that no OCR reaches.
+    - ``"gene-activity"``: `scfound_atac.tl.gene_activity`, the counts over promoter and body. Nothing is learned, and the units differ from
+      those of expression: only correlations per gene can be compared. Genes that are not in the table of genes, or that no OCR
+      reaches, are 0.
     - ``"cell-type-mean"``: mean expression of the training cells of the type that ``"lsi-logistic"`` of `annotation_baselines` predicts.
-    - ``"cell-type-mean-true"``: the same for the true type of the test cell, which no prediction has: an upper bound for methods that know
-      nothing but types, to be asked for by name. Cells without a type, or of one that no training cell has, get the mean of all.
-    - ``"ridge-lsi"``: ridge regression of each gene on standardised LSI components; its own penalty for each gene, by leave-one-out.
-    - ``"knn-lsi"``: mean expression of the 15 or 50 nearest training cells by cosine distance in LSI, whichever has the better mean
-      correlation per gene on a tenth of the training cells that was held out.
+    - ``"cell-type-mean-true"``: the same for the true type of the test cell. As this type is not known in practice, it is an upper bound
+      for methods that only predict types, and runs only if it is named in `methods`. Cells without a type, or of a type that no training
+      cell has, get the mean over all training cells.
+    - ``"ridge-lsi"``: ridge regression of each gene on standardised LSI components. The penalty of each gene is chosen by leave-one-out.
+    - ``"knn-lsi"``: mean expression of the nearest training cells by cosine distance in LSI. Their number is 15 or 50, whichever gives the
+      better mean correlation per gene on a held-out tenth of the training cells.
 
     Parameters
     ----------
     train
-        MuData with accessibility (counts) and expression; or the accessibility alone, with `expression`. Cells that have both, by name,
-        are used.
+        MuData with accessibility (counts) and expression; or an AnnData with the accessibility, together with `expression`. Cells that
+        have both, by name, are used.
     test
-        Cells to predict expression for: counts of the same OCRs, by name, in any order. Its expression is not looked at.
+        Cells to predict expression for: counts of the same OCRs, by name and in any order. Their expression is not used.
     methods
-        Which of them.
+        Names of the methods to run.
     expression
-        Expression of the training cells, instead of the modality of `train`: a DataFrame, brought into their order by name, or an array.
+        Expression of the training cells, instead of the modality of `train`: a DataFrame, matched by the names of cells, or an array.
     labels_key
-        Column of ``obs`` with cell types, for the methods that need them. Training cells without one are left out of the means.
+        Column of ``obs`` with cell types, for the methods that need them. Training cells without a type are left out of the means.
     genes
         Table of genes for ``"gene-activity"``, as `scfound_atac.tl.gene_activity` takes it.
     layer, rna_layer
-        Layers with counts and with expression; X by default.
+        Layers with counts and with expression; ``X`` if None.
     n_components
-        Most components of LSI.
+        Maximum number of components of LSI.
     seed
-        Seed of LSI, of the folds and of the cells held out.
+        Random seed of LSI, of the folds and of the cells held out.
     modality, rna_modality
-        Modalities of a MuData; ``"atac"`` and ``"rna"``.
+        Names of the modalities of a MuData; ``"atac"`` if None, and ``"rna"``.
 
     Returns
     -------
-    Predictions by method, each test cells x genes (as in the training expression), float32. Both objects are only read.
+    Predictions by method: a table of test cells x genes (those of the training expression), float32. Neither object is changed.
 
     Raises
     ------
     KeyError
-        If there is no such column, layer or modality.
+        If the column, layer or modality does not exist.
     ValueError
-        For an unknown method, a method that needs `labels_key` without it, fewer than four training cells with expression, repeated or
-        unknown genes, expression that is not finite, OCRs that the test cells do not have, or values that are no counts.
+        If a method is unknown, or needs `labels_key` and does not get it; there are fewer than four training cells with expression; genes
+        are repeated or unknown; expression is not finite; test cells lack OCRs of the training cells; or values are not counts.
     FileNotFoundError
-        For ``"gene-activity"`` without a table of genes.
+        If ``"gene-activity"`` has no table of genes.
     """
     chosen = chosen_methods(methods, (*RNA_METHODS, "cell-type-mean-true"))
     by_type = [name for name in chosen if name.startswith("cell-type-mean")]
     if by_type and labels_key is None:
-        msg = f"{', '.join(by_type)} needs cell types: pass labels_key= a column of obs, or leave it out of methods."
+        msg = f"{', '.join(by_type)} needs cell types: pass a column of obs as labels_key=, or leave it out of methods."
         raise ValueError(msg)
     check_arguments(
         labels_key=labels_key, rna_layer=rna_layer, rna_modality=rna_modality, n_components=n_components, seed=seed
@@ -146,7 +151,7 @@ def _training_expression(
     """Row numbers of the training cells that have expression, and their expression."""
     if expression is None:
         if not hasattr(data, "mod"):
-            msg = "The training cells are one AnnData: pass expression= their expression, or a MuData with both modalities."
+            msg = "The training cells are an AnnData without expression: pass it as expression=, or pass a MuData with both modalities."
             raise ValueError(msg)
         rna = get_atac(data, rna_modality, "train", modality_argument="rna_modality", holds="expression")
         matrix = get_matrix(rna, rna_layer, role_of(data, rna_modality, "train"), "rna_layer")
@@ -188,7 +193,7 @@ def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
     if not len(known):
         msg = (
             f"None of the {len(symbols)} genes of the expression ({list(symbols[:3])}) is in the table of genes, which has symbols such as "
-            f"{list(table['name'][:3])}. Name genes by symbol, or pass genes= a table with these names."
+            f"{list(table['name'][:3])}. Name genes by symbol, or pass a table with these names as genes=."
         )
         raise ValueError(msg)
     cells = test.as_anndata()
@@ -203,13 +208,14 @@ def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
 def _ridge(train: Floats, test: Floats, y: Floats) -> Floats:
     from sklearn.linear_model import RidgeCV
 
-    # leave-one-out keeps some arrays as large as y for each penalty
+    # Leave-one-out keeps some arrays of the size of y for each penalty, so genes are fitted in groups.
     parts = np.array_split(np.arange(y.shape[1]), -(-y.shape[1] // GENES_AT_ONCE))
     fits = (RidgeCV(RIDGE_PENALTIES, alpha_per_target=True).fit(train, y[:, part]) for part in parts)
     return np.hstack([fit.predict(test).reshape(len(test), -1) for fit in fits])
 
 
 def _neighbor_means(train: Floats, test: Floats, y: Floats, seed: int) -> Floats:
+    # 1. Hold out some training cells and predict them from the others with each number of neighbours.
     shuffled = np.random.default_rng(seed).permutation(len(train))
     held_out, others = np.split(shuffled, [max(2, round(HELD_OUT * len(train)))])
     neighbors = nearest(train[others], train[held_out], max(EXPRESSION_NEIGHBORS))
@@ -217,13 +223,17 @@ def _neighbor_means(train: Floats, test: Floats, y: Floats, seed: int) -> Floats
         expression_scores(y[held_out], _means(y[others], neighbors[:, :k]))["gene_pearson"]
         for k in EXPRESSION_NEIGHBORS
     ]
+    # 2. Take the number with the best mean correlation per gene, and all training cells.
     best = EXPRESSION_NEIGHBORS[int(np.argmax(np.nan_to_num(scores)))]
     logger.info("knn-lsi: n_neighbors=%d", best)
     return _means(y, nearest(train, test, best))
 
 
 def _means(y: Floats, rows: NDArray[np.int64]) -> Floats:
-    """Mean of the rows of `y` named by each row of `rows`, as one sparse product: no array of cells x neighbours x genes."""
+    """Mean over the rows of `y` that each row of `rows` (n, k) lists, (n, n_genes).
+
+    It is computed as one sparse product, which needs no array of cells x neighbours x genes.
+    """
     n, k = rows.shape
     weights = np.full(n * k, 1 / k, dtype=np.float32)
     return sparse.csr_matrix((weights, rows.ravel(), np.arange(0, n * k + 1, k)), shape=(n, len(y))) @ y
@@ -237,7 +247,7 @@ def _types(cells: Cells, labels_key: str) -> pd.Series:
 
 
 def _predicted_types(space: LSISpace, types: pd.Series, seed: int) -> pd.Series:
-    """Type of each test cell by lsi-logistic, learnt from the training cells that have one."""
+    """Type of each test cell by lsi-logistic, learned from the training cells that have a type."""
     labelled = np.flatnonzero(types.notna())
     y, labels = pd.factorize(types.iloc[labelled], sort=True)
     if len(labels) < 2:
@@ -248,10 +258,10 @@ def _predicted_types(space: LSISpace, types: pd.Series, seed: int) -> pd.Series:
 
 
 def _type_means(y: Floats, types: pd.Series, of_test: pd.Series) -> Floats:
-    """Mean of the training cells of each test cell's type; of all training cells where there are none."""
+    """Mean over the training cells of the type of each test cell, or over all training cells if there are none, (n_test, n_genes)."""
     known = types.notna()
     names, labels = pd.factorize(types[known])
     row = np.where(of_test.notna(), pd.Index(labels).get_indexer(pd.Index(of_test)), -1)
     of_type = sparse.csr_matrix((np.ones(len(names)), (names, np.flatnonzero(known))), shape=(len(labels), len(y)))
     means = (of_type @ y) / np.bincount(names)[:, None]
-    return np.vstack([means, y.mean(axis=0)])[row]  # the last for -1
+    return np.vstack([means, y.mean(axis=0)])[row]  # row -1, for cells without a known type, is the last one

@@ -1,4 +1,4 @@
-"""How well an embedding keeps known labels: clusters and nearest neighbours."""
+"""How well an embedding agrees with known labels, by clusters and by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 METRICS = ("ari", "nmi", "ami", "fmi")
 KMEANS_RESTARTS = 10
-LEIDEN_NEIGHBORS = 15
-LEIDEN_RESOLUTIONS = tuple(round(0.1 * i, 1) for i in range(1, 21))
-LEIDEN_ITERATIONS = 2
+LEIDEN_NEIGHBORS = 15  # the default of scanpy.pp.neighbors
+LEIDEN_RESOLUTIONS = tuple(round(0.1 * i, 1) for i in range(1, 21))  # from few, large clusters to many small ones
+LEIDEN_ITERATIONS = 2  # as scanpy recommends for igraph
 
 
 def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int = 5, seed: int = 0) -> pd.Series:
@@ -30,12 +30,13 @@ def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int =
     Agreement is measured by the adjusted Rand index (``ari``), normalised and adjusted mutual information (``nmi``, ``ami``; arithmetic
     mean of the entropies) and the Fowlkes-Mallows index (``fmi``). Three clusterings are compared with the labels:
 
-    - ``kmeans``: k-means with as many clusters as labels, the best of ten starts.
+    - ``kmeans``: k-means with as many clusters as labels, the best of ten random starts.
     - ``leiden_k``: Leiden on the graph of 15 neighbours (UMAP weights by scanpy; igraph, two iterations) at the resolution
-      of 0.1, 0.2 ... 2.0 whose number of clusters is nearest to the number of labels; the lowest of equals.
-    - ``leiden_best``: Leiden at the resolution of the same grid with the highest NMI. The labels choose here: it is an upper bound.
+      among 0.1, 0.2, ..., 2.0 whose number of clusters is closest to the number of labels; the lowest among equals.
+    - ``leiden_best``: Leiden at the resolution of the same grid with the highest NMI. As the labels are used to choose it, it is an upper
+      bound.
 
-    Resolutions are chosen with the first seed and kept for the others.
+    Resolutions are chosen with the first seed and used for all seeds.
 
     Parameters
     ----------
@@ -44,9 +45,9 @@ def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int =
     labels
         One label per cell; leave out cells without one.
     n_seeds
-        How often everything is clustered, with seeds `seed`, `seed` + 1, ...
+        Number of repeats of each clustering, with seeds `seed`, `seed` + 1, ...
     seed
-        First seed.
+        First random seed.
 
     Returns
     -------
@@ -58,7 +59,7 @@ def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int =
     ValueError
         If shapes do not fit, values are not finite, labels are missing, or there are fewer than two labels or more labels than cells.
     ImportError
-        Without igraph.
+        If igraph is not installed.
     """
     check_arguments(seed=seed)
     points, truth = _checked(embedding, labels)
@@ -81,10 +82,10 @@ def clustering_scores(embedding: ArrayLike, labels: ArrayLike, *, n_seeds: int =
 def knn_accuracy(
     embedding: ArrayLike, labels: ArrayLike, *, n_neighbors: int = 15, n_folds: int = 5, n_seeds: int = 5, seed: int = 0
 ) -> tuple[float, float]:
-    """Part of the cells whose label is that of most of their nearest neighbours, cross-validated.
+    """Fraction of the cells whose label is the most frequent one among their nearest neighbours, in cross-validation.
 
-    Cells are split into folds in which each label has its share. The label of a cell is told from the `n_neighbors` nearest cells
-    (Euclidean) of the other folds. A label with fewer cells than folds is in some folds only.
+    Cells are divided into folds, stratified by label. The label of a cell is predicted from the `n_neighbors` nearest cells (Euclidean
+    distance) of the other folds. A label with fewer cells than folds is only in some of the folds.
 
     Parameters
     ----------
@@ -93,17 +94,17 @@ def knn_accuracy(
     labels
         One label per cell; leave out cells without one.
     n_neighbors
-        Cells that vote; all of the other folds if there are fewer.
+        Number of cells that vote; if there are fewer in the other folds, all of them vote.
     n_folds
-        Number of folds; at most as many as the commonest label has cells.
+        Number of folds; at most the number of cells of the most frequent label.
     n_seeds
-        How often the folds are drawn, with seeds `seed`, `seed` + 1, ...
+        Number of random divisions into folds, with seeds `seed`, `seed` + 1, ...
     seed
-        First seed.
+        First random seed.
 
     Returns
     -------
-    Mean and standard deviation of the accuracy over draws of folds; a draw's accuracy is that over all cells.
+    Mean and standard deviation of the accuracy over divisions into folds. The accuracy of a division is that over all cells.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def knn_accuracy(
     _require("n_seeds", n_seeds)
     n_folds = min(n_folds, int(np.bincount(truth).max()))
     if n_folds < 2:
-        msg = "Every label has one cell only, so that no neighbour can tell it. Use coarser labels."
+        msg = "Every label has only one cell, so no neighbour can have the same label. Use coarser labels."
         raise ValueError(msg)
     accuracy = []
     for s in range(seed, seed + n_seeds):
@@ -134,7 +135,7 @@ def knn_accuracy(
 
 
 def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The points, and labels as numbers from 0."""
+    """The embedding as float64, and the labels as numbers from 0."""
     points = np.asarray(embedding, dtype=np.float64)
     names = pd.Series(np.asarray(labels, dtype=object))
     if points.ndim != 2 or len(points) != len(names) or not points.shape[1]:
@@ -153,7 +154,7 @@ def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float6
         )
         raise ValueError(msg)
     if names.nunique() < 2:
-        msg = f"There is nothing to tell apart: labels are {list(names.unique())}."
+        msg = f"At least two labels are needed, found {list(names.unique())}."
         raise ValueError(msg)
     codes, _ = read_labels(names, "labels", where="labels")
     return points, codes
@@ -188,7 +189,7 @@ def _kmeans(points: NDArray[np.float64], truth: NDArray[np.int64], seeds: range)
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # fewer distinct points than clusters, as when many cells have no counts left, is a result like another
+        # There may be fewer distinct points than clusters, for example if many cells have no counts left after thinning.
         warnings.simplefilter("ignore", ConvergenceWarning)
         k = int(truth.max()) + 1
         return [KMeans(k, n_init=KMEANS_RESTARTS, random_state=s).fit_predict(points) for s in seeds]
@@ -197,7 +198,7 @@ def _kmeans(points: NDArray[np.float64], truth: NDArray[np.int64], seeds: range)
 class _Leiden:
     """Clusters of one neighbour graph at any resolution and seed.
 
-    The same as ``scanpy.tl.leiden(flavor="igraph", directed=False)``, but igraph's graph is made once instead of at each resolution.
+    The result is that of ``scanpy.tl.leiden(flavor="igraph", directed=False)``, but the graph is built once and not at each resolution.
     """
 
     def __init__(self, points: NDArray[np.float64], seed: int) -> None:
@@ -211,7 +212,7 @@ class _Leiden:
         cells = AnnData(obs=pd.DataFrame(index=np.arange(len(points)).astype(str)), obsm={"points": points})
         n_neighbors = min(LEIDEN_NEIGHBORS, len(points) - 1)
         with warnings.catch_warnings():
-            # cells at the same point, as those without counts: scanpy stores a distance of 0
+            # scanpy stores distances of 0 between cells at the same point, such as those without counts
             warnings.simplefilter("ignore", sparse.SparseEfficiencyWarning)
             sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="points", random_state=seed)
         edges = sparse.triu(cells.obsp["connectivities"], k=1).tocoo()
@@ -231,7 +232,7 @@ class _Leiden:
         return np.asarray(found.membership, dtype=np.int64)
 
     def resolutions(self, truth: NDArray[np.int64], seed: int) -> dict[str, float]:
-        """The resolution with about as many clusters as labels, and the one with the best NMI."""
+        """The resolution whose number of clusters is closest to that of labels, and the one with the best NMI."""
         from sklearn.metrics import normalized_mutual_info_score
 
         found = {resolution: self.clusters(resolution, seed) for resolution in LEIDEN_RESOLUTIONS}
@@ -243,11 +244,11 @@ class _Leiden:
 
 
 def stratified_folds(truth: NDArray[np.int64], n_folds: int, seed: int) -> NDArray[np.int64]:
-    """Number of the fold of each cell; each label, in random order, is dealt to the folds in turn."""
+    """Fold number of each cell, (n_cells,). The cells of each label, in random order, are dealt to the folds in turn."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(truth))
     by_label = shuffled[np.argsort(truth[shuffled], kind="stable")]
     fold = np.empty(len(truth), dtype=np.int64)
-    # one deal through all labels: a label begins where the last one ended, so that folds are equally large too
+    # Dealing goes on from one label to the next, so that the folds also have equal sizes.
     fold[by_label] = np.arange(len(truth)) % n_folds
     return fold

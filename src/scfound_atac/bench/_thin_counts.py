@@ -1,4 +1,4 @@
-"""`thin_counts`: the same cells, sequenced less deeply."""
+"""`thin_counts`: the same cells at a lower sequencing depth."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from .._anndata import get_atac
 from .._arguments import check_arguments
+from .._docs import shared_docs
 from ..data import Cells
 
 if TYPE_CHECKING:
@@ -16,38 +17,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@shared_docs
 def thin_counts(
     adata: AnnData, fraction: float, *, seed: int = 0, layer: str | None = None, modality: str | None = None
 ) -> AnnData:
     """Keep each count with the same probability, as if the cells had been sequenced less deeply.
 
     A count n becomes a draw from Binomial(n, `fraction`), so that a binary matrix loses each of its ones with probability
-    1 - `fraction`. Counts of both ends of a fragment are thinned end by end.
+    1 - `fraction`. If both ends of a fragment are counted, each end is kept or dropped on its own.
 
     Parameters
     ----------
     adata
-        Cells x OCRs, whole numbers.
+        Cells x OCRs with counts, which must be whole numbers.
     fraction
-        Expected part of the counts that is kept, above 0 and at most 1.
+        Expected fraction of the counts that is kept, above 0 and at most 1.
     seed
-        Seed of the draws. The same cells, OCRs and seed give the same result, whatever form the matrix has.
+        Random seed. The same cells, OCRs and seed give the same result in any matrix format.
     layer
-        Layer with the counts; X by default.
+        {layer}
     modality
-        Modality of a MuData; ``"atac"`` by default.
+        {modality}
 
     Returns
     -------
-    A new AnnData with the thinned counts in X, CSR float32, and copies of ``obs``, ``var`` and ``uns``. Whatever was computed from all
-    counts (other layers, ``obsm``, ``varm``, ``obsp``, ``varp``) is left out.
+    A new AnnData with the thinned counts in X, CSR float32, and copies of ``obs``, ``var`` and ``uns``. Everything that was
+    computed from all counts (other layers, ``obsm``, ``varm``, ``obsp``, ``varp``) is left out.
 
     Raises
     ------
     KeyError
-        If there is no such layer.
+        If the layer does not exist.
     ValueError
-        If `fraction` is not in (0, 1], or values are negative, not finite or not whole.
+        If `fraction` is not in (0, 1], or values are negative, not finite or not whole numbers.
     """
     check_arguments(fraction=fraction, seed=seed)
     if not 0 < fraction <= 1:

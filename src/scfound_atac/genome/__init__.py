@@ -1,4 +1,4 @@
-"""Genome coordinates: names, chromosomes, intervals, overlap, liftover and genome builds. All are 0-based and half-open."""
+"""Genome coordinates: names, chromosomes, intervals, overlap, liftover and genome builds. All coordinates are 0-based and half-open."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHROMOSOMES: tuple[str, ...] = (*(f"chr{number}" for number in range(1, 23)), "chrX", "chrY")
-"""The chromosomes that models know, in genome order; number in the vocabulary = position + 1, 0 is padding."""
+"""The chromosomes that models know, in genome order. The number of a chromosome is its position here + 1; 0 is padding."""
 
 # fmt: off
 _GRCH38_LENGTHS = (
@@ -33,14 +33,14 @@ CHROMOSOME_SIZES: dict[str, dict[str, int]] = {
     "GRCh38": dict(zip(CHROMOSOMES, _GRCH38_LENGTHS, strict=True)),
     "hg19": dict(zip(CHROMOSOMES, _HG19_LENGTHS, strict=True)),
 }
-"""Bases of each chromosome, per genome build."""
+"""Number of bases of each chromosome, for each genome build."""
 
 _BUILD = re.compile(
     r"(?:grch38(?:[._-]?p\d+)?(?:-20\d\d-[a-z])?|hg38(?:[._-]?p\d+)?)[._:#-]+(?=[A-Za-z0-9])", re.IGNORECASE
 )
 _SPELLED_OUT = re.compile(r"(?:chr|chrom|chromosome)?[ _]?0?(\d+|x|y|m|mt)(?:\.0+)?", re.IGNORECASE)
 _TEXT_OF_BYTES = re.compile(r"""b(['"])(.*)\1""")
-# Versions of the RefSeq accessions NC_000001.11 and so on of GRCh38; other versions are other builds.
+# Versions of the RefSeq accessions (NC_000001.11, ...) of GRCh38; other versions belong to other builds.
 # fmt: off
 _REFSEQ_VERSIONS = (11, 12, 12, 12, 10, 12, 14, 11, 12, 11, 10, 12, 11, 9, 10, 10, 11, 10, 10, 11, 9, 11, 11, 10)
 # fmt: on
@@ -53,7 +53,7 @@ _ACCESSIONS = (
 
 
 def without_build(name: str) -> str:
-    """A contig's name without a ``GRCh38_``, ``hg38.``, ... in front."""
+    """The name of a contig without a prefix such as ``GRCh38_`` or ``hg38.``."""
     return _BUILD.sub("", name, count=1) if _BUILD.match(name) else name
 
 
@@ -64,7 +64,7 @@ def _known_chromosome(name: str) -> str | None:
 
 
 def is_chromosome(name: str) -> bool:
-    """Whether a name stands for chr1 to chr22, X, Y or M."""
+    """Whether a name means chr1 to chr22, X, Y or M."""
     return _known_chromosome(name) is not None
 
 
@@ -81,14 +81,13 @@ def _normalize_one(value: Any) -> str:
 
 
 def normalize_chromosomes(values: Iterable[Any]) -> NDArray[np.object_]:
-    """Spell chromosome names the UCSC way.
+    """Convert chromosome names to the spelling of UCSC.
 
     Parameters
     ----------
     values
         Names (``"chr1"``, ``"1"``, ``b"chrX"``, ``"b'chr1'"``, ``"MT"``, ``"GRCh38_chr1"``, ``"hg38.chr1"``, or the accessions of
-        GRCh38 such as ``"NC_000001.11"``) or numbers (1 to 22, 23 for X, 24 for Y, whole floats included), of any length n. Upper and
-        lower case are the same.
+        GRCh38 such as ``"NC_000001.11"``) or numbers (1 to 22, 23 for X, 24 for Y, also as floats), of any length n. Case is ignored.
 
     Returns
     -------
@@ -99,12 +98,12 @@ def normalize_chromosomes(values: Iterable[Any]) -> NDArray[np.object_]:
 
 
 def chromosome_ids(chrom: Iterable[Any]) -> NDArray[np.int64]:
-    """Number chromosomes as the models do.
+    """Convert chromosome names to the numbers that models use.
 
     Parameters
     ----------
     chrom
-        Chromosome names or numbers in any spelling :func:`normalize_chromosomes` knows, of length n.
+        Chromosome names or numbers in any spelling that :func:`normalize_chromosomes` knows, of length n.
 
     Returns
     -------
@@ -116,21 +115,21 @@ def chromosome_ids(chrom: Iterable[Any]) -> NDArray[np.int64]:
 
 
 def genome_order(ocrs: pd.DataFrame) -> NDArray[np.int64]:
-    """Order OCRs along the genome.
+    """Sort OCRs along the genome.
 
     Parameters
     ----------
     ocrs
-        Columns ``chrom``, ``start``, ``end``; n rows.
+        Table with columns ``chrom``, ``start``, ``end`` and n rows.
 
     Returns
     -------
-    Permutation of n row numbers: chr1 to chr22, X, Y, then contigs outside the vocabulary by name; within one by start,
-    then by end. Equal OCRs keep the order they came in.
+    Permutation of n row numbers: chr1 to chr22, X, Y, then other contigs by name; within a chromosome by start, then by end. Equal OCRs
+    keep their order.
     """
     names = normalize_chromosomes(ocrs["chrom"])
     ids = chromosome_ids(names)
-    # Scaffolds all share number 0: their names decide, and they come last.
+    # All scaffolds have number 0, so they are sorted by name, and come last.
     contig = pd.factorize(np.where(ids > 0, "", names), sort=True)[0]
     major = np.where(ids > 0, ids, len(CHROMOSOMES) + contig)
     return np.lexsort((ocrs["end"].to_numpy(), ocrs["start"].to_numpy(), major)).astype(np.int64, copy=False)

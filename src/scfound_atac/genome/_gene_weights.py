@@ -1,4 +1,4 @@
-"""Which OCRs speak of which gene."""
+"""Weights of OCRs for the activity of genes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
+# Both as in ArchR: bases over which the weight falls to 1 / e, and the largest distance.
 _DECAY = 5000
 _REACH = 100_000
 
@@ -25,32 +26,32 @@ def gene_weights(
     downstream: int = 0,
     weights: Literal["none", "distance"] = "none",
 ) -> csr_matrix:
-    """What each OCR adds to the activity of each gene.
+    """Weight of each OCR for the activity of each gene.
 
-    A gene's region is its body with its promoter: `upstream` bases before the start of transcription, `downstream` beyond its end.
+    The region of a gene is its body, extended by `upstream` bases before the start of transcription and `downstream` bases beyond its end.
 
     Parameters
     ----------
     ocrs
-        ``chrom``, ``start``, ``end``, as from `get_ocrs`; in any order.
+        Table with ``chrom``, ``start``, ``end``, as from `get_ocrs`, in any order.
     genes
-        As from `read_genes`.
+        Table of genes, as from `read_genes`.
     upstream, downstream
-        Bases by which the body is extended; upstream is before the start of transcription, on either strand.
+        Number of bases by which the body is extended; upstream is before the start of transcription on either strand.
     weights
-        ``"none"``: 1 for an OCR that overlaps the region, as in Signac's GeneActivity (Stuart et al. 2021), which counts fragments
-        there. ``"distance"``: ``exp(-d / 5000) + exp(-1)`` for an OCR d bases from the region (0 within) and up to 100 kb, the decay of
-        ArchR's gene score (Granja et al. 2021, model 42). ArchR ends a gene's reach at its neighbours and weighs genes by their size
-        besides; neither is done here.
+        - ``"none"``: 1 for an OCR that overlaps the region, as in GeneActivity of Signac (Stuart et al. 2021), which counts fragments.
+        - ``"distance"``: ``exp(-d / 5000) + exp(-1)`` for an OCR at a distance of d bases (0 inside the region) up to 100 kb, the decay
+          of the gene score of ArchR (Granja et al. 2021, model 42). ArchR also stops at neighbouring genes and weights genes by their
+          size; this function does not.
 
     Returns
     -------
-    CSR float32 (n_ocrs, n_genes), rows and columns as given.
+    CSR float32 (n_ocrs, n_genes), in the order of `ocrs` and `genes`.
 
     Raises
     ------
     ValueError
-        For an unknown `weights` or a negative extension.
+        If `weights` is unknown or an extension is negative.
     """
     from scipy.sparse import csr_matrix
 
@@ -61,14 +62,17 @@ def gene_weights(
         if value < 0:
             msg = f"{name}={value} must not be negative."
             raise ValueError(msg)
+    # 1. The region of each gene; upstream is on the left for the plus strand and on the right for the minus strand.
     is_plus = (genes["strand"] == "+").to_numpy()
     left, right = np.where(is_plus, upstream, downstream), np.where(is_plus, downstream, upstream)
     region = pd.DataFrame(
         {"chrom": genes["chrom"], "start": genes["start"] - left, "end": genes["end"] + right}
     ).reset_index(drop=True)
+    # 2. Pairs of an OCR and a gene within reach.
     reach = _REACH if weights == "distance" else 0
     pairs = overlaps(ocrs, region.assign(start=region["start"] - reach, end=region["end"] + reach))
-    ocr, gene = pairs["a"].to_numpy(), pairs["b"].to_numpy()
+    ocr, gene = pairs["a"].to_numpy(), pairs["b"].to_numpy()  # both (n_pairs,)
+    # 3. Their weights.
     if weights == "none":
         values = np.ones(len(pairs), dtype=np.float32)
     else:
@@ -79,7 +83,7 @@ def gene_weights(
 def _distances(
     ocrs: pd.DataFrame, region: pd.DataFrame, ocr: NDArray[np.int64], gene: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Bases between pairs of intervals; 0 where they overlap or touch."""
+    """Number of bases between the intervals of each pair, (n_pairs,); 0 if they overlap or touch."""
     before = region["start"].to_numpy()[gene] - ocrs["end"].to_numpy()[ocr]
     behind = ocrs["start"].to_numpy()[ocr] - region["end"].to_numpy()[gene]
     return np.maximum(np.maximum(before, behind), 0)

@@ -1,4 +1,4 @@
-"""Tables of genes."""
+"""Read tables of genes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BED = ("chrom", "start", "end", "name", "score", "strand")
-# Spellings of the other columns, lower case; chromosome and bounds are read as those of OCRs are.
+# Names of the other columns in lower case; chromosome, start and end are read as for OCRs.
 _SPELLINGS = {
     "name": ("name", "symbol", "gene_name", "gene"),
     "strand": ("strand",),
@@ -28,18 +28,20 @@ _SPELLINGS = {
 
 
 def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
-    """A table of genes from wherever it lies, checked.
+    """Read and check a table of genes.
 
-    A symbol stands once. Rows of one symbol on the same chromosome and strand that overlap are transcripts of one gene and become one,
-    from the first to the last base; of what remains the longest is kept. How many rows went is logged.
+    Each symbol occurs once in the result. Overlapping rows of a symbol on the same chromosome and strand are taken for transcripts of one
+    gene and merged, from the first to the last base. Of several remaining rows the longest is kept. The number of dropped rows is logged.
 
     Parameters
     ----------
     genes
-        A BED file, plain or compressed: with a header that names the columns ``chrom`` (or ``#chr``, ...), ``start``, ``end``, ``name``
-        (or ``symbol``, ...) and ``strand``, or BED6 without one; a GTF or GFF3 file, plain or compressed, whose records of genes are
-        taken. Or a DataFrame with these columns; without a column of names its index has them; `scfound_atac.datasets.genes` gives such a
-        table.
+        One of the following, as a file plain or compressed:
+
+        - a BED file with a header that names the columns ``chrom`` (or ``#chr``, ...), ``start``, ``end``, ``name`` (or ``symbol``, ...)
+          and ``strand``, or a BED6 file without a header
+        - a GTF or GFF3 file, of which the records of genes are used
+        - a DataFrame with these columns, such as that of `scfound_atac.datasets.genes`; without a column of names the index has them
 
     Returns
     -------
@@ -49,12 +51,12 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If columns are missing, or rows have no name, no strand or no valid bounds; the first three are named. If a file is no such
-        table, or a name of a gene is given.
+        If columns are missing; rows have no name, no strand or no valid coordinates (the message shows the first three); a file is not a
+        table of genes; or `genes` is the name of a gene.
     TypeError
-        If `genes` is a list of names or anything else that is no table.
+        If `genes` is a list of names, or of another type that is not a table.
     """
     table = genes if isinstance(genes, pd.DataFrame) else _read_file(genes)
     if len(table) == 0:
@@ -64,13 +66,14 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
 
 
 def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
-    """First transcribed base of each gene (n,): its start on the plus strand, its last base (``end - 1``) on the minus strand."""
+    """First transcribed base of each row of `genes`, (n,): ``start`` on the plus strand, and ``end - 1`` on the minus strand."""
     return np.where(genes["strand"] == "+", genes["start"], genes["end"] - 1).astype(np.int64)
 
 
 _WANTED = (
-    "genes= is the table of where genes lie: the path of a BED, GTF or GFF3 file, a DataFrame with chrom, start, end, name and strand, or "
-    "None for the downloaded table. Genes are picked from the result afterwards, by their names"
+    "genes= is a table with the positions of genes: the path of a BED, GTF or GFF3 file, a DataFrame with chrom, start, end, name and "
+    "strand, "
+    "or None for the downloaded table. Select genes by name from the result"
 )
 _TEXT_FILES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
 
@@ -88,7 +91,9 @@ def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
         if isinstance(genes, str) and len(path.parts) == 1 and path.suffix.lower() not in _TEXT_FILES:
             msg = f"There is no file {genes!r}; is it the name of a gene? {_WANTED}."
             raise ValueError(msg)
-        msg = f"There is no file {str(path)!r}. Pass genes= the path of a BED, GTF or GFF3 file, a DataFrame, or None."
+        msg = (
+            f"There is no file {str(path)!r}. Pass the path of a BED, GTF or GFF3 file, a DataFrame, or None as genes=."
+        )
         raise FileNotFoundError(msg)
     table = read_table(path)
     if "strand" not in {str(name).lower() for name in table} and list(table)[:3] == ["chrom", "start", "end"]:
@@ -101,7 +106,7 @@ def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns by their own names, and values that can be relied on."""
+    """The table with our names of columns and with checked values."""
     lower = {str(column).lower(): column for column in reversed(table.columns)}
     found = {ours: next((lower[name] for name in names if name in lower), None) for ours, names in _SPELLINGS.items()}
     missing = [name for name in ("name", "strand") if found[name] is None]
@@ -118,7 +123,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     try:
         bounds = column_ocrs(table.set_axis(pd.Index(names), axis=0))
     except ValueError as error:
-        msg = f"The table of genes is read like one of OCRs, and has wrong bounds: {error}"
+        msg = f"The table of genes has invalid coordinates: {error}"
         raise ValueError(msg) from error
     strand = pd.Series(table[found["strand"]].to_numpy(), dtype=object).astype(str).str.strip()
     _refuse(strand, ~strand.isin(["+", "-"]).to_numpy(), "a strand that is neither '+' nor '-'", names)
@@ -144,7 +149,9 @@ def _one_per_name(genes: pd.DataFrame) -> pd.DataFrame:
     sorted_genes = genes.assign(gene=first_row).sort_values(["gene", "chrom", "strand", "start"], kind="stable")
     place = ["gene", "chrom", "strand"]
     reach = sorted_genes.groupby(place)["end"].cummax().groupby([sorted_genes[name] for name in place]).shift()
-    cluster = (~(sorted_genes["start"] < reach)).cumsum()  # a row that begins beyond all before it begins a new one
+    cluster = (
+        ~(sorted_genes["start"] < reach)
+    ).cumsum()  # a row that starts after the end of all earlier rows starts a new cluster
     others = {name: "first" for name in genes.columns if name not in ("start", "end")}
     merged = sorted_genes.groupby(cluster).agg({"start": "min", "end": "max", **others, "gene": "first"})
     merged["length"] = merged["end"] - merged["start"]

@@ -1,4 +1,4 @@
-"""Overlap of interval sets."""
+"""Overlap of sets of intervals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def _plain(ocrs: pd.DataFrame) -> pd.DataFrame:
 def overlaps(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """All pairs of overlapping intervals.
 
-    Intervals are 0-based and half-open: those that only touch do not overlap.
+    Intervals are 0-based and half-open; those that only touch do not overlap.
 
     Parameters
     ----------
     a, b
-        Columns ``chrom``, ``start``, ``end``, in any order.
+        Tables with columns ``chrom``, ``start``, ``end``, in any order.
 
     Returns
     -------
-    One row per pair: row numbers ``a`` and ``b`` and the shared bases ``n_bases`` (all int64), sorted by ``a``, then ``b``.
+    One row per pair: row numbers ``a`` and ``b`` and the number of common bases ``n_bases`` (all int64), sorted by ``a``, then ``b``.
     """
     if a.empty or b.empty:
         return pd.DataFrame({name: np.array([], dtype=np.int64) for name in ("a", "b", "n_bases")})
@@ -41,29 +41,32 @@ def overlaps(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_overlaps(a: pd.DataFrame, b: pd.DataFrame, *, min_overlap: int = 1, min_coverage: float = 0.0) -> pd.DataFrame:
-    """For each interval of `a` the one of `b` that it shares most bases with.
+    """For each interval of `a`, find the interval of `b` with which it has most bases in common.
 
-    Where several share as many, one with the same coordinates comes first, else the first in `b`.
+    Among several with the same number of bases, one with the same coordinates is preferred, or else the first in `b`.
 
     Parameters
     ----------
     a, b
-        Columns ``chrom``, ``start``, ``end``, in any order.
+        Tables with columns ``chrom``, ``start``, ``end``, in any order.
     min_overlap
-        Least bases that are shared.
+        Minimum number of common bases.
     min_coverage
-        Least share of the interval of `a` that is shared, 0 to 1.
+        Minimum fraction of the interval of `a` that is covered, 0 to 1.
 
     Returns
     -------
-    One row per interval of `a` that has such a partner: row numbers ``a`` and ``b`` and, as ``n_targets``, how many of `b` would have
-    done. Sorted by ``a``.
+    One row per interval of `a` that has a partner, sorted by ``a``: row numbers ``a`` and ``b``, and ``n_targets``, the number of intervals
+    of `b` that meet both conditions.
     """
+    # 1. All overlapping pairs: row numbers i of a and j of b, and common bases, each (n_pairs,).
     pairs = overlaps(a, b)
     (starts_a, ends_a), (starts_b, ends_b) = ((x["start"].to_numpy(), x["end"].to_numpy()) for x in (a, b))
     i, j, shared = (pairs[name].to_numpy() for name in ("a", "b", "n_bases"))
     pairs = pairs.assign(differs=(starts_a[i] != starts_b[j]) | (ends_a[i] != ends_b[j]))
+    # 2. Pairs that meet both conditions.
     pairs = pairs[(shared >= min_overlap) & (shared >= min_coverage * (ends_a - starts_a)[i])]
+    # 3. The best pair of each interval of a, and how many it had.
     pairs = pairs.sort_values(["a", "n_bases", "differs", "b"], ascending=[True, False, True, True])
     best = pairs.drop_duplicates("a")[["a", "b"]]
     n_targets = np.bincount(pairs["a"], minlength=len(a))

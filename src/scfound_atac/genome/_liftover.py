@@ -1,4 +1,4 @@
-"""Coordinates from one genome build to another, by a UCSC chain."""
+"""Convert coordinates from one genome build to another with a UCSC chain file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class _Block(NamedTuple):
-    """Ungapped stretch: base ``x`` of the source is base ``slope * x + offset`` of the destination."""
+    """An alignment without gaps: base ``x`` of the source is base ``slope * x + offset`` of the destination."""
 
     source: str
     start: int
@@ -29,7 +29,7 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True)
 class _Segments:
-    """Blocks of one source chromosome, made disjoint and sorted; arrays of one length."""
+    """Sorted, disjoint blocks of one source chromosome, as arrays of equal length."""
 
     start: np.ndarray
     end: np.ndarray
@@ -41,7 +41,15 @@ class _Segments:
 
 @dataclass(frozen=True)
 class Chain:
-    """Alignment of two genome builds, as :func:`read_chain` gives it."""
+    """Alignment of two genome builds, as returned by :func:`read_chain`.
+
+    Attributes
+    ----------
+    segments
+        Aligned segments of each source chromosome.
+    source_sizes, destination_sizes
+        Number of bases of each chromosome of both builds.
+    """
 
     segments: dict[str, _Segments]
     source_sizes: dict[str, int]
@@ -49,7 +57,7 @@ class Chain:
 
 
 def _disjoint(blocks: list[_Block]) -> _Segments:
-    """Cut overlapping blocks so that each base has one destination; later blocks win."""
+    """Cut overlapping blocks so that each base has one destination; later blocks take precedence."""
     edges = np.unique(np.array([(block.start, block.end) for block in blocks]))
     owner = np.full(len(edges), -1)
     first = np.searchsorted(edges, [block.start for block in blocks])
@@ -76,8 +84,8 @@ def read_chain(path: str | Path, *, inverted: bool = False) -> Chain:
     path
         Chain file, plain or gzipped.
     inverted
-        Read it the other way round: from the build the chain leads to, back to the one it starts at. Where several
-        chains cover one base, the one with the highest score counts.
+        Read the alignment in the opposite direction, from the destination of the chain to its source. If several chains cover a base,
+        the one with the highest score is used.
 
     Raises
     ------
@@ -102,7 +110,7 @@ def read_chain(path: str | Path, *, inverted: bool = False) -> Chain:
             size = int(fields[0])
             if strand == "+":
                 slope, offset, mapped = 1, destination_at - source_at, destination_at
-            else:  # coordinates of the minus strand count from the chromosome's end
+            else:  # coordinates on the minus strand are counted from the end of the chromosome
                 slope, offset = -1, length_destination - 1 - destination_at + source_at
                 mapped = length_destination - destination_at - size
             if inverted:
@@ -117,7 +125,7 @@ def read_chain(path: str | Path, *, inverted: bool = False) -> Chain:
         msg = f"{path} is not a UCSC chain file: cannot read the line {line[:80]!r}."
         raise ValueError(msg) from error
     if not blocks:
-        msg = f"{path} is not a UCSC chain file: it holds no chain."
+        msg = f"{path} is not a UCSC chain file: it contains no chain."
         raise ValueError(msg)
     by_source: dict[str, list[_Block]] = {}
     for _, block in sorted(blocks, key=lambda item: item[0]):
@@ -127,7 +135,7 @@ def read_chain(path: str | Path, *, inverted: bool = False) -> Chain:
 
 
 def _segment_of(segments: _Segments, base: np.ndarray) -> np.ndarray:
-    """Row number of the segment that holds each base, -1 where none does."""
+    """Row number of the segment that contains each base, or -1."""
     row = np.searchsorted(segments.start, base, side="right") - 1
     return np.where((row >= 0) & (base < segments.end[row]), row, -1)
 
@@ -135,22 +143,21 @@ def _segment_of(segments: _Segments, base: np.ndarray) -> np.ndarray:
 def liftover(ocrs: pd.DataFrame, chain: str | Path | Chain, *, tolerance: float = 0.1) -> pd.DataFrame:
     """Move intervals to another genome build.
 
-    An interval is moved when its first and its last base lie in the same chain and its length changes by no more than
-    ``tolerance``.
+    An interval is moved if its first and its last base lie in the same chain and its length changes by at most `tolerance`.
 
     Parameters
     ----------
     ocrs
-        Columns ``chrom``, ``start``, ``end`` (0-based, half-open); n rows.
+        Table with columns ``chrom``, ``start``, ``end`` (0-based, half-open) and n rows.
     chain
-        UCSC chain file, plain or gzipped, or what :func:`read_chain` made of it.
+        UCSC chain file, plain or gzipped, or the result of :func:`read_chain`.
     tolerance
-        Largest change of length, as a share of the old length.
+        Maximum change of length, as a fraction of the old length.
 
     Returns
     -------
-    Table with the index of ``ocrs`` and columns ``chrom``, ``start``, ``end`` (nullable ``Int64``); where an interval has
-    no place in the new build they are None and ``<NA>``.
+    Table with the index of `ocrs` and columns ``chrom``, ``start``, ``end`` (nullable ``Int64``), which are None and ``<NA>`` for
+    intervals that have no counterpart in the new build.
     """
     if not isinstance(chain, Chain):
         chain = read_chain(chain)

@@ -1,4 +1,4 @@
-"""Text files with places on the genome: BED in its variants, GTF and GFF3."""
+"""Read text files with genome coordinates: variants of BED, GTF and GFF3."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _HDF5 = b"\x89HDF"
 _BED = ("chrom", "start", "end", "name", "score", "strand")
 _ATTRIBUTE = re.compile(r"""\s*([\w.:-]+)(?:\s*=\s*|\s+)("[^"]*"|[^;]*)(?:;|$)""")
-# What GENCODE, Ensembl and NCBI call the records that hold whole genes, and transcripts for files without them.
+# Names in GENCODE, Ensembl and NCBI of the records with genes, and of those with transcripts, for files without records of genes.
 _GENES = frozenset(("gene", "ncRNA_gene", "pseudogene", "protein_coding_gene"))
 _TRANSCRIPTS = frozenset(("transcript", "mRNA", "lnc_RNA", "ncRNA", "primary_transcript", "exon"))
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a file with one place per line.
+    """Read a text file with one interval per line.
 
     Parameters
     ----------
     path
-        BED with any number of columns from three on, with or without a header (plain or behind ``#``), comment, ``track`` and
-        ``browser`` lines; or GTF or GFF3, of which the genes are taken. Plain, or compressed with gzip, bzip2 or xz; separated by tabs,
-        blanks or commas.
+        BED file with at least three columns, with or without a header (plain or after ``#``), and with comment, ``track`` and ``browser``
+        lines; or GTF or GFF3 file, of which the genes are used. Files may be plain or compressed with gzip, bzip2 or xz, and separated
+        by tabs, blanks or commas.
 
     Returns
     -------
-    Text in columns: those of the header, else those of BED by their position; of GTF and GFF3 ``chrom``, ``start``, ``end`` (0-based,
-    half-open), ``name``, ``strand``, ``id`` and ``type``.
+    Table of text with the columns of the header, or else of BED by position. For GTF and GFF3 the columns are ``chrom``, ``start``, ``end``
+    (0-based, half-open), ``name``, ``strand``, ``id`` and ``type``.
 
     Raises
     ------
     ValueError
-        If it is no such file.
+        If it is not such a file.
     """
     path = Path(path)
     try:
@@ -59,12 +59,12 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_bed_ocrs(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """OCRs of a BED file.
+    """Read the OCRs of a BED file.
 
     Parameters
     ----------
     path
-        BED with three or more columns, narrowPeak or broadPeak, as :func:`read_table` reads it.
+        BED file with three or more columns, narrowPeak or broadPeak, as :func:`read_table` reads it.
 
     Returns
     -------
@@ -73,9 +73,9 @@ def read_bed_ocrs(path: str | os.PathLike[str]) -> pd.DataFrame:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is no BED file, or a line has no valid coordinates.
+        If it is not a BED file, or a line has no valid coordinates.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,9 +93,7 @@ def read_bed_ocrs(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def _no_text(path: Path) -> str:
-    return (
-        f"{str(path)!r} is no text file with one place per line: a BED, GTF or GFF3 file, plain or gzipped, is wanted."
-    )
+    return f"{str(path)!r} is not a text file with one interval per line: a BED, GTF or GFF3 file, plain or gzipped, is needed."
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -122,7 +120,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _split(path: Path) -> tuple[list[str] | None, list[list[str]]]:
-    """The header, if there is one, and the fields of the lines; of GTF and GFF3 only those of the first."""
+    """The header, if there is one, and the fields of each line; for GTF and GFF3 only those of the first line."""
     header: list[str] | None = None
     rows: list[list[str]] = []
     for line in _lines(path):
@@ -143,7 +141,7 @@ def _split(path: Path) -> tuple[list[str] | None, list[list[str]]]:
 
 
 def _is_header(fields: list[str]) -> bool:
-    """Whether fields are names of columns: bounds would be numbers."""
+    """Whether fields are names of columns; start and end would be numbers."""
     return len(fields) >= 3 and not any(field.isdigit() for field in fields[1:3]) and _names_places(fields)
 
 
@@ -200,7 +198,7 @@ def _gene(fields: list[str]) -> dict[str, Any] | None:
         return None
     return {
         "chrom": fields[0],
-        "start": int(fields[3]) - 1,  # counted from 1, and the end is part of it
+        "start": int(fields[3]) - 1,  # GTF and GFF3 count from 1 and include the end
         "end": int(fields[4]),
         "name": name,
         "strand": fields[6],
@@ -210,7 +208,7 @@ def _gene(fields: list[str]) -> dict[str, Any] | None:
 
 
 def _genes_of(path: Path) -> pd.DataFrame:
-    """Genes of GTF or GFF3: the records of genes, or else those of transcripts, from the first to the last base of each gene."""
+    """Genes of a GTF or GFF3 file: the records of genes, or else those of transcripts, merged from the first to the last base."""
     genes, parts = [], []
     for line in _lines(path):
         if line.startswith("##FASTA"):

@@ -1,7 +1,12 @@
-"""Which genome build OCRs are on.
+"""Recognise the genome build of OCRs.
 
-Peaks of any tissue fall on known accessible regions far more often than places some ten thousand bases beside them do, and only
-on the build they were called on. That is the test: OCRs against the same OCRs shifted, on GRCh38 and on hg19.
+Peaks of any tissue overlap known accessible regions far more often than positions some ten thousand bases away, but only on the build
+on which they were called. The test compares OCRs with the same OCRs shifted along the chromosome, on GRCh38 and on hg19::
+
+    z = (n_hits - mean of n_hits over shifts) / spread of n_hits over shifts
+    margin = (n_only_grch38 - n_only_hg19) / sqrt(n_only_grch38 + n_only_hg19)
+
+n_hits is the number of OCRs that overlap an accessible region; n_only_grch38 are the OCRs that do so on GRCh38 and not on hg19.
 """
 
 from __future__ import annotations
@@ -28,22 +33,27 @@ _OTHER = re.compile(
     re.IGNORECASE,
 )
 
-# Far enough that a shifted OCR misses its own peak, near enough that it stays in the same kind of chromatin. Odd multiples of
-# no common bin width, so that shifted tiles do not lie on tiles.
+# Distances in bases by which OCRs are shifted: 20 to 127 kb in both directions. They are large enough for a shifted OCR to miss its own
+# peak, and small enough for it to stay in similar chromatin. They are not multiples of common bin widths, so that tiles of the genome do
+# not fall on other tiles.
 _SHIFTS = np.array([sign * (20_000 + step * 9_700) for sign in (-1, 1) for step in range(12)])
-# Wide OCRs meet some region wherever they lie: only their middle tells.
+# Wide OCRs overlap some region wherever they lie, so only their middle bases are used.
 _MAX_WIDTH = 1_500
+# Fewer OCRs are not tested; of more, every n-th is used, which bounds the time.
 _MIN_OCRS = 30
 _MAX_OCRS = 20_000
+# Thresholds for a clear overlap: the excess over the shifted OCRs in standard deviations, and as a ratio, because with many OCRs a small
+# excess has a large z.
 _MIN_Z = 4.5
 _MIN_FOLD = 1.2
+# Threshold for the difference between the builds, in standard deviations.
 _MIN_PAIRED_Z = 2.0
 
 _CHAIN = "https://hgdownload.soe.ucsc.edu/goldenPath/hg19/liftOver/hg19ToHg38.over.chain.gz"
 
 
 def _declare(role: str) -> str:
-    """How the object called `role` is declared to be on GRCh38: the one that is worked on often by an argument too."""
+    """Code that declares the object called `role` to be on GRCh38; the object that is processed can also be declared by an argument."""
     in_uns = f'{role}.uns["genome"] = "GRCh38"'
     has_argument = role.startswith(("adata", "mdata"))
     return f'{in_uns} (or genome="GRCh38" where the function has that argument)' if has_argument else in_uns
@@ -56,43 +66,44 @@ def _lift(role: str) -> str:
 
 
 class Enrichment(NamedTuple):
-    """How OCRs sit on the known accessible regions of one build."""
+    """Overlap of OCRs with the known accessible regions of one build."""
 
     hit: np.ndarray
-    """For each OCR, whether its middle 1,500 bases overlap a known region."""
+    """Whether the middle 1,500 bases of each OCR overlap a known region, (n_ocrs,)."""
     fraction: float
-    """Share of OCRs that do."""
+    """Fraction of the OCRs that do."""
     background: float
-    """The same share for shifted OCRs, mean over shifts."""
+    """The same fraction for shifted OCRs, mean over shifts."""
     z: float
-    """Excess over the background in standard deviations."""
+    """Excess over the background, in standard deviations."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the overlap is far more than chance explains."""
+        """Whether the overlap is far larger than expected by chance."""
         return self.z >= _MIN_Z and self.fraction >= _MIN_FOLD * self.background
 
 
 def first_bins(genome: str) -> np.ndarray:
-    """Number of the first bin of each chromosome in the table, then the number of all bins."""
+    """Number of the first bin of each chromosome in the table, and the total number of bins at the end, (25,)."""
     n_bins = [-(-CHROMOSOME_SIZES[genome][name] // BIN_SIZE) for name in CHROMOSOMES]
     return np.concatenate([[0], np.cumsum(n_bins)])
 
 
 @cache
 def _regions_before(genome: str) -> np.ndarray:
-    """Count of accessible bins before each bin, so that a difference of two tells whether a stretch holds any."""
+    """Number of accessible bins before each bin, (n_bins + 1,): bins i to j - 1 hold an accessible one if ``before[j] > before[i]``."""
     with resources.files(__package__).joinpath("accessible_regions.npz").open("rb") as file, np.load(file) as table:
         is_open = np.unpackbits(table[genome], count=int(first_bins(genome)[-1]))
     return np.concatenate([[0], np.cumsum(is_open, dtype=np.int32)]).astype(np.int32)
 
 
 def enrichment(ids: np.ndarray, start: np.ndarray, end: np.ndarray, genome: str) -> Enrichment:
-    """Overlap of OCRs with the known accessible regions of a build, against the same OCRs shifted.
+    """Overlap of OCRs with the known accessible regions of a build, compared with the same OCRs shifted.
 
-    The spread of the background is the larger of the binomial one and the one seen among shifts, which is wider when OCRs
-    lie in clusters.
+    The spread of the background is the larger of the binomial standard deviation and the one observed among shifts, which is larger if
+    OCRs lie in clusters.
     """
+    # 1. The middle of each OCR, and the bins of its chromosome.
     edges, before = first_bins(genome), _regions_before(genome)
     low, high = edges[ids - 1], edges[ids]
     trim = np.maximum(end - start - _MAX_WIDTH, 0) // 2
@@ -103,10 +114,11 @@ def enrichment(ids: np.ndarray, start: np.ndarray, end: np.ndarray, genome: str)
         last = np.clip(low + (end - 1 + shift) // BIN_SIZE + 1, low, high)
         return before[last] > before[first]
 
+    # 2. OCRs that overlap a region where they are (n_ocrs,), and the number of such OCRs after each shift (n_shifts,).
     hit = hits(0)
     shifted = np.array([hits(shift).sum() for shift in _SHIFTS])
     mean = float(shifted.mean())
-    # A floor of 2 % keeps a handful of hits in a desert from counting as proof.
+    # 3. Standardise. A minimum rate of 2 % prevents a few hits far from any known region from counting as evidence.
     rate = min(max(mean / len(ids), 0.02), 0.98)
     spread = max(float(shifted.std(ddof=1)), float(np.sqrt(len(ids) * rate * (1 - rate))))
     return Enrichment(hit, float(hit.mean()), mean / len(ids), (float(hit.sum()) - mean) / spread)
@@ -125,24 +137,24 @@ def _first_three(ocrs: pd.DataFrame, rows: np.ndarray) -> str:
 
 
 def declared_genome(value: Any) -> str | None:
-    """The build that ``uns["genome"]`` or an argument names, however it is stored.
+    """The build that ``uns["genome"]`` or an argument declares, in any form in which it may be stored.
 
     Parameters
     ----------
     value
-        Text, bytes, or an array, list or categorical of such with one value, once or many times. Missing and empty values say nothing.
+        Text, bytes, or an array, list or categorical of these with one distinct value. Missing and empty values are ignored.
 
     Raises
     ------
     ValueError
-        If several builds are named.
+        If several builds are declared.
     TypeError
-        If it is anything else.
+        If `value` is of another type.
     """
     if value is None or isinstance(value, str | bytes):
         values = [value]
     elif isinstance(value, np.ndarray | pd.Series | pd.Index | pd.Categorical | list | tuple | set | frozenset):
-        # tolist() of an array without dimensions is its one value
+        # tolist() of an array without dimensions returns its only value
         listed = value.tolist() if hasattr(value, "tolist") else list(value)
         values = pd.unique(np.array(listed, dtype=object).ravel()).tolist()
     else:
@@ -158,7 +170,7 @@ def declared_genome(value: Any) -> str | None:
             raise TypeError(msg)
     builds = list(dict.fromkeys(build for build in builds if build and build.lower() not in ("nan", "none")))
     if len({"GRCh38" if _is_grch38(build) else build for build in builds}) > 1:
-        msg = f"Several genome builds are declared: {builds[:3]}. Keep the OCRs of GRCh38 alone and name that one."
+        msg = f"Several genome builds are declared: {builds[:3]}. Keep only the OCRs of GRCh38, and declare that build."
         raise ValueError(msg)
     return builds[0] if builds else None
 
@@ -183,7 +195,7 @@ class _Evidence(NamedTuple):
 
 
 def _weigh(ocrs: pd.DataFrame, ids: np.ndarray) -> _Evidence | None:
-    """Evidence for either build; None if there are too few OCRs to tell."""
+    """Evidence for either build; None if there are too few OCRs."""
     rows = np.flatnonzero(ids > 0)
     if len(rows) < _MIN_OCRS:
         return None
@@ -191,12 +203,12 @@ def _weigh(ocrs: pd.DataFrame, ids: np.ndarray) -> _Evidence | None:
     start, end = ocrs["start"].to_numpy()[rows], ocrs["end"].to_numpy()[rows]
     grch38, hg19 = (enrichment(ids[rows], start, end, build) for build in ("GRCh38", "hg19"))
     only_grch38, only_hg19 = int((grch38.hit & ~hg19.hit).sum()), int((hg19.hit & ~grch38.hit).sum())
-    # Sign test on the OCRs that tell the builds apart.
+    # Sign test on the OCRs that overlap a region on one build only.
     return _Evidence(grch38, hg19, (only_grch38 - only_hg19) / np.sqrt(max(only_grch38 + only_hg19, 1)))
 
 
 def looks_like_grch38(ocrs: pd.DataFrame) -> bool:
-    """Whether OCRs are recognised as GRCh38, as `check_genome` does it without a declared build."""
+    """Whether `check_genome` recognises OCRs as GRCh38 without a declared build."""
     ids = chromosome_ids(ocrs["chrom"])
     evidence = _weigh(ocrs, ids)
     return evidence is not None and evidence.says_grch38 and len(_beyond(ocrs, ids)) == 0
@@ -205,18 +217,18 @@ def looks_like_grch38(ocrs: pd.DataFrame) -> bool:
 def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "adata") -> str:
     """Make sure that OCRs are on GRCh38.
 
-    A declared build is believed unless positions lie beyond a chromosome's end. An undeclared one is recognised by overlap
-    with accessible regions and promoters known on GRCh38 and on hg19, each against the same OCRs shifted by 20 to 127 kb.
-    OCRs outside chr1 to chr22, X and Y do not count.
+    A declared build is accepted unless positions lie beyond the end of a chromosome. Otherwise the build is recognised by the overlap with
+    accessible regions and promoters that are known on GRCh38 and on hg19, compared with the same OCRs shifted by 20 to 127 kb.
+    OCRs outside chr1 to chr22, X and Y are ignored.
 
     Parameters
     ----------
     ocrs
-        Columns ``chrom``, ``start``, ``end``, as :func:`get_ocrs` gives them.
+        Table with columns ``chrom``, ``start``, ``end``, as returned by :func:`get_ocrs`.
     genome
-        Declared build, as text or as it is stored in ``uns``; None: recognise it.
+        Declared build, as text or as stored in ``uns``; if None, the build is recognised.
     role
-        What the object with these OCRs is called, for messages.
+        Name of the object with these OCRs, for messages.
 
     Returns
     -------
@@ -225,7 +237,7 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
     Raises
     ------
     ValueError
-        If OCRs are on hg19 or another genome, lie beyond a chromosome's end, or cannot be told from random places; the
+        If OCRs are on hg19 or another genome, lie beyond the end of a chromosome, or cannot be distinguished from random positions. The
         message says what to do.
     """
     ids = chromosome_ids(ocrs["chrom"])
@@ -239,7 +251,7 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
         # To declare another build helps only where all positions exist on it.
         after_all = "" if len(beyond) else f" If they are on GRCh38 after all, say so: {_declare(role)}."
         msg = (
-            f"OCRs of {role} look like hg19 (GRCh37): {evidence.hg19.fraction:.0%} overlap accessible regions known there, "
+            f"OCRs of {role} look like hg19 (GRCh37): {evidence.hg19.fraction:.0%} overlap accessible regions of that build, "
             f"{evidence.grch38.fraction:.0%} those of GRCh38. The models know GRCh38 only. {_lift(role)}{after_all}"
         )
         raise ValueError(msg)
@@ -282,7 +294,7 @@ def _check_declared(ocrs: pd.DataFrame, genome: str, beyond: np.ndarray, role: s
         elif _OTHER.search(genome):
             msg += " There is no model for other genomes."
             if _GRCH38.search(genome):
-                msg += f" Keep the OCRs of GRCh38 alone, then declare that one: {_declare(role)}."
+                msg += f" Keep only the OCRs of GRCh38, then declare that build: {_declare(role)}."
         else:
             msg += f" If that is what they are on, say so: {_declare(role)}."
         raise ValueError(msg)

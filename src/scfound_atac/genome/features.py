@@ -1,4 +1,4 @@
-"""Which features of a table are OCRs: objects of 10x hold genes and peaks together."""
+"""Find the OCRs among the features of a table, as objects of 10x hold genes and peaks together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .ocrs import coordinate_columns
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# For advice: names of genes may end in two numbers too, but in small ones.
+# Pattern in advice to users. Names of genes may also end in two numbers, but these are small.
 _PLACE = r"[:_-][\d,]+[_-][\d,]{3,}$"
 _COLUMNS = ("featuretypes", "featuretype")
-# Kinds of features as Cell Ranger, muon and others call them, in lower case without separators.
+# Names of kinds of features in Cell Ranger, muon and other tools, in lower case and without separators.
 _PEAKS = ("peaks", "peak", "atac", "atacseq", "scatac", "chromatinaccessibility", "accessibility", "ocr", "ocrs")
 _OTHERS = (
     "geneexpression",
@@ -48,15 +48,15 @@ def _plain(value: Any) -> str:
 
 
 def _kinds(values: pd.Series) -> NDArray[np.int8]:
-    """1 for peaks, 0 for features of another kind, -1 for what says nothing."""
+    """1 for peaks, 0 for features of another kind, -1 for missing and unknown values."""
     codes, unique = pd.factorize(values.astype(object), use_na_sentinel=True)
     said = {**dict.fromkeys(_PEAKS, 1), **dict.fromkeys(_OTHERS, 0)}
-    # the missing value has code -1, which takes the last entry
+    # A missing value has code -1 and therefore gets the last entry.
     return np.array([*(said.get(_plain(value), -1) for value in unique), -1], dtype=np.int8)[codes]
 
 
 def _declared_kinds(var: pd.DataFrame) -> tuple[Any, NDArray[np.int8]] | None:
-    """The first column that tells peaks from other features, and what it says."""
+    """The first column that distinguishes peaks from other features, and the kinds in it."""
     for column in var.columns:
         if _plain(column) in _COLUMNS:
             kinds = _kinds(var[column])
@@ -70,26 +70,25 @@ def _named(names: pd.Index) -> str:
 
 
 def peak_columns(var: pd.DataFrame, role: str = "adata") -> NDArray[np.bool_] | None:
-    """Which of n features are peaks.
+    """Find out which of n features are peaks.
 
-    A column ``feature_types`` tells, as Cell Ranger writes it; where it has no value, a name with coordinates stands for a peak.
+    A column such as ``feature_types`` of Cell Ranger decides. Where it has no value, features with coordinates in their name are peaks.
 
     Parameters
     ----------
     var
-        One row per feature.
+        Table with one row per feature.
     role
-        What the object with these features is called, for messages.
+        Name of the object with these features, for messages.
 
     Returns
     -------
-    Shape (n,), or None if all are. How many are left out is logged.
+    Mask of shape (n,), or None if all features are peaks. The number of features that are left out is logged.
 
     Raises
     ------
     ValueError
-        If no feature is a peak, or features with and without coordinates in their names stand side by side and nothing tells which of
-        them are peaks.
+        If no feature is a peak, or some names have coordinates and others do not, and no column says which features are peaks.
     """
     if not len(var):
         return None
@@ -126,9 +125,9 @@ def peak_columns(var: pd.DataFrame, role: str = "adata") -> NDArray[np.bool_] | 
 
 
 def _refuse_mixed(var: pd.DataFrame, role: str) -> None:
-    """ValueError if some names hold coordinates and others look like names of genes."""
+    """Raise ValueError if some names hold coordinates and others look like names of genes."""
     reading = scan_names(var.index).reading
-    # Names that could be read in two ways are peaks; what to do about them is said where coordinates are read.
+    # Ambiguous names count as peaks here; they are refused, with advice, when coordinates are read.
     is_place, is_word = reading >= Reading.UNCLEAR, reading == Reading.NONE
     is_place &= reading != Reading.GUESSED
     if is_word.all():

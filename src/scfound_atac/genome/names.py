@@ -1,4 +1,4 @@
-"""OCR names to coordinates."""
+"""Read coordinates from names of OCRs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CONTIG = r"([A-Za-z0-9](?:[\w.*:#|-]*[A-Za-z0-9])?)"
-# Nearly all names are of this form, which is quick to match.
+# Nearly all names have this form, which is fast to match.
 _PLAIN = re.compile(_CONTIG + r"[:_-](\d{1,12})[_-](\d{1,12})", re.ASCII)
-# Thousands separators, whole floats (pandas) and powers of ten (R); blanks and ".." between the numbers; a strand behind them.
+# Thousands separators, whole floats (pandas) and powers of ten (R); blanks and ".." between the numbers; a strand after them.
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,12}(?:\.0+)?|\d(?:\.\d{1,11})?[eE]\+?\d{1,2})"
 _RARE = re.compile(
     _CONTIG
@@ -41,7 +41,7 @@ _OTHER_BUILD = re.compile(
     re.IGNORECASE,
 )
 _SOME_PREFIX = re.compile(r".+[._:#-]chr(?:\d+|[xym]|mt)", re.IGNORECASE)
-# "chr1_5_10_20" could be a contig chr1_5 or a range with a number too many, "chr1:5-10-1" a range made unique: refused.
+# Refused: "chr1_5_10_20" could be on a contig chr1_5, or have one number too many; "chr1:5-10-1" is a name that was made unique.
 _NUMBERED = re.compile(r"(?:chr)?(?:\d+|x|y|m|mt)(?:[._:-]\d+)+", re.IGNORECASE)
 _HLA = re.compile(r"hla-", re.IGNORECASE)
 # chrUn_KI270742v1, KI270728.1, NC_007605.1, 14_GL000194v1_random, HLA-A*01:01, HSCHR6_MHC_COX_CTG1, hs38d1, scaffold_12
@@ -49,23 +49,23 @@ _KNOWN_CONTIG = re.compile(
     r"chr.+|(?:(?:\d+|x|y|un)[_-])?[a-z]{1,4}_?\d{5,}.*|hla-.+\*.+|hschr.+|hs3[78]d\d.*|(?:scaffold|contig|un|ebv|phix|lambda)(?![a-z]).*",
     re.IGNORECASE,
 )
-# The names of some genes end in two small numbers (tRNA-Gly-GCC-1-5, IGHV4-30-2): no OCR is as narrow as this.
+# The names of some genes end in two small numbers (tRNA-Gly-GCC-1-5, IGHV4-30-2); no OCR is as narrow as that.
 _MIN_WIDTH = 20
 
 
 class Reading(IntEnum):
-    """What a name was found to be."""
+    """How a name was read."""
 
     NONE = 0
     """No coordinates."""
     UNCLEAR = 1
-    """Numbers that could be read in more than one way."""
+    """Numbers that can be read in several ways."""
     OTHER_BUILD = 2
     """Coordinates on another build than GRCh38."""
     EMPTY = 3
-    """Coordinates with an end not beyond the start."""
+    """Coordinates whose end is not greater than the start."""
     GUESSED = 4
-    """Coordinates on something that looks like no contig in use."""
+    """Coordinates on a name that does not look like any known contig."""
     CONTIG = 5
     """Coordinates on a scaffold or another contig."""
     CHROMOSOME = 6
@@ -73,10 +73,10 @@ class Reading(IntEnum):
 
 
 class NamesRead(NamedTuple):
-    """Coordinates in names, rows 0 to n - 1."""
+    """Coordinates of n names, with rows 0 to n - 1."""
 
     ocrs: pd.DataFrame
-    """``chrom``, ``start`` and ``end``, which mean something where `is_read`."""
+    """``chrom``, ``start`` and ``end``, which are valid where `is_read`."""
     reading: NDArray[np.int8]
     """The `Reading` of each name."""
 
@@ -106,7 +106,7 @@ def _judge_contig(contig: str) -> Reading:
 
 
 def _whole(text: str) -> int:
-    """A number as `_NUMBER` finds it; -1 if it is not whole."""
+    """A number in the form of `_NUMBER`; -1 if it is not whole."""
     number = float(text.replace(",", ""))
     return int(number) if number.is_integer() and number < 1e12 else -1
 
@@ -115,7 +115,7 @@ _NOTHING = ("", "0", "0")
 
 
 def _read_rarely_written(text: str) -> tuple[str, int, int] | None:
-    """What is not of the plain form. Contigs must be known ones, so that free text is not taken for coordinates."""
+    """Read a name that does not have the plain form. Its contig must be a known one, so that free text is not taken for coordinates."""
     found = _RARE.fullmatch(text)
     if found and _judge_contig(found[1]) != Reading.GUESSED:
         start, end = _whole(found[2]), _whole(found[3])
@@ -123,7 +123,7 @@ def _read_rarely_written(text: str) -> tuple[str, int, int] | None:
     found = _DOTTED.fullmatch(text)
     if found and _judge_contig(found[1]) != Reading.GUESSED:
         start, end = int(found[2]), int(found[3])
-        # Versions and the names of genes made unique have dots too.
+        # Versions, and names of genes that were made unique, also contain dots.
         if without_build(found[1]).lower().startswith("chr") or (
             end - start >= _MIN_WIDTH and not is_chromosome(found[1])
         ):
@@ -137,7 +137,7 @@ _last: tuple[weakref.ref[pd.Index], NamesRead] | None = None
 
 
 def scan_names(names: Iterable[Any]) -> NamesRead:
-    """Read what coordinates names hold; nothing is refused."""
+    """Read the coordinates in names; no name raises an error."""
     global _last  # noqa: PLW0603
     if not isinstance(names, pd.Index):
         return _scan(names)
@@ -171,7 +171,7 @@ def _scan(names: Iterable[Any]) -> NamesRead:
 
 
 def readable(names: Iterable[Any]) -> NDArray[np.bool_]:
-    """Which of n names hold coordinates, on whatever build and contig, shape (n,)."""
+    """Which of n names hold coordinates, on any build and contig, shape (n,)."""
     read = scan_names(names)
     return read.is_read | (read.reading == Reading.OTHER_BUILD)
 
@@ -179,7 +179,7 @@ def readable(names: Iterable[Any]) -> NDArray[np.bool_]:
 def looks_transposed(
     obs_names: Iterable[Any], var_names: Iterable[Any], *, has_columns: bool = False, n_names: int = 1000
 ) -> bool:
-    """Whether rows are OCRs and columns are not, told from the first `n_names` names of each.
+    """Whether rows are OCRs and columns are not, judged by the first `n_names` names of each.
 
     `has_columns` says that the table of the rows, and not that of the columns, has coordinates.
     """
@@ -190,23 +190,23 @@ def looks_transposed(
 
 
 def fix_columns(where: str = "var") -> str:
-    """What to do where names cannot be read."""
+    """Advice for names that cannot be read."""
     if not where.endswith("var"):
         return f"Give a table instead, with the columns chrom, start and end (0-based, half-open): {where} = pandas.DataFrame(...)."
     return f'Give coordinates instead: set {where}["chrom"], {where}["start"] and {where}["end"] (0-based, half-open).'
 
 
 def refuse_unread(names: Iterable[Any], reading: NDArray[np.int8], *, where: str = "var") -> None:
-    """ValueError that names the first three names that were not read.
+    """Raise ValueError with the first three names that were not read, if there are any.
 
     Parameters
     ----------
     names
-        n names.
+        Names of n OCRs.
     reading
-        Their `Reading`, shape (n,).
+        The `Reading` of each name, shape (n,).
     where
-        The table whose columns would mend it.
+        Name of the table in which the user can give coordinates instead.
     """
     text = pd.Series([_as_text(name) for name in names], dtype=object)
     holder = "adata" if where == "var" else where.removesuffix(".var")
@@ -220,7 +220,7 @@ def refuse_unread(names: Iterable[Any], reading: NDArray[np.int8], *, where: str
     refuse(
         reading == Reading.OTHER_BUILD,
         "carry another genome build than GRCh38",
-        f"Keep the OCRs of GRCh38 alone, or move hg19 ones with sfa.pp.liftover_ocrs({holder}, "
+        f"Keep only the OCRs of GRCh38, or move those of hg19 with sfa.pp.liftover_ocrs({holder}, "
         'chain="hg19ToHg38.over.chain.gz") after naming them without the build.',
     )
     refuse(reading <= Reading.UNCLEAR, "are not of the form chr1:100-200", fix_columns(where))
@@ -230,26 +230,31 @@ def refuse_unread(names: Iterable[Any], reading: NDArray[np.int8], *, where: str
 def parse_names(names: Iterable[Any]) -> pd.DataFrame:
     """Read coordinates from OCR names.
 
-    Understood are ``chr1:1-2``, ``chr1-1-2``, ``chr1_1_2`` and mixtures of these separators, each also without ``chr``, with
-    ``GRCh38`` or ``hg38`` in front (``GRCh38_chr1:1-2``, ``hg38.chr1:1-2``), with thousands separators (``chr1:1,000-2,000``), with a
-    strand behind (``chr1:1-2(+)``), as bytes, or as the text of bytes (``"b'chr1:1-2'"``, ``"b'chr1':1-2"``). What stands before the
-    last two numbers is the contig: ``chr14-GL000194v1-random-1-2`` lies on a scaffold. Refused is what could be read in another way,
+    Names of the form ``chr1:1-2``, ``chr1-1-2``, ``chr1_1_2`` and mixtures of these separators can be read, and also variants
+
+    - without ``chr``
+    - with ``GRCh38`` or ``hg38`` as a prefix (``GRCh38_chr1:1-2``, ``hg38.chr1:1-2``)
+    - with thousands separators (``chr1:1,000-2,000``)
+    - followed by a strand (``chr1:1-2(+)``)
+    - as bytes, or as the text of bytes (``"b'chr1:1-2'"``, ``"b'chr1':1-2"``)
+
+    The text before the last two numbers is the contig: ``chr14-GL000194v1-random-1-2`` lies on a scaffold. Ambiguous names are refused,
     such as ``chr1_5_10_20``, or ``chr1:1-2-1``, which is a name that was made unique.
 
     Parameters
     ----------
     names
-        n OCR names.
+        Names of n OCRs.
 
     Returns
     -------
-    Columns ``chrom`` (as :func:`normalize_chromosomes` spells it), ``start`` and ``end`` (int64, as written in the name);
-    rows 0 to n - 1.
+    Table with rows 0 to n - 1 and columns ``chrom`` (in the spelling of :func:`normalize_chromosomes`), ``start`` and ``end`` (int64, as
+    written in the name).
 
     Raises
     ------
     ValueError
-        If a name cannot be read without doubt, names another genome build, or its end is not beyond its start.
+        If a name is ambiguous or names another genome build, or its end is not greater than its start.
     """
     names = list(names)
     read = scan_names(names)

@@ -1,4 +1,4 @@
-"""Coordinates of the OCRs of a var table."""
+"""Read the coordinates of OCRs from a table such as ``adata.var``."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ _MISSING = ("", "nan", "none", "<na>", "na", ".")
 
 
 def _lower_columns(table: pd.DataFrame) -> dict[str, Any]:
-    """Columns by their spelling in lower case with underscores; of two that differ in case only the earlier."""
+    """Columns by their name in lower case with underscores; the first of those that only differ in case."""
     return {
         re.sub(r"[\s.-]+", "_", str(column).lower().removeprefix("#")): column for column in reversed(table.columns)
     }
 
 
 def _column_sets(table: pd.DataFrame) -> Iterator[tuple[Any, Any, Any, bool]]:
-    """Columns with chromosome, start and end, and whether their names say that they are on GRCh38; the usual ones first."""
+    """Sets of columns with chromosome, start and end, and whether their names contain GRCh38; the usual ones first."""
     columns = _lower_columns(table)
     plain = [columns[name] for name in _CHROM if name in columns]
-    if {"chrom", "start", "end"} <= set(table.columns):  # what we write ourselves comes before what differs in case
+    if {"chrom", "start", "end"} <= set(
+        table.columns
+    ):  # the names that this package writes take precedence over those in other cases
         plain = list(dict.fromkeys(["chrom", *plain]))
         columns |= {"start": "start", "end": "end"}
     for low, high in _BOUNDS:
@@ -64,30 +66,30 @@ def _column_sets(table: pd.DataFrame) -> Iterator[tuple[Any, Any, Any, bool]]:
 
 
 def coordinate_columns(var: pd.DataFrame) -> tuple[Any, Any, Any] | None:
-    """Names of the columns with chromosome, start and end; None if there are none and names must be read."""
+    """Names of the columns with chromosome, start and end; None if there are none."""
     return next((columns[:3] for columns in _column_sets(var)), None)
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Coordinates from one place: columns, or names."""
+    """Coordinates from one source: a set of columns, or names."""
 
     label: str
-    """What it is called in messages."""
+    """Name in messages."""
     ocrs: pd.DataFrame
-    """``chrom``, ``start``, ``end``, rows 0 to n - 1, which mean something where `holds`."""
+    """``chrom``, ``start``, ``end`` with rows 0 to n - 1, which are valid where `holds`."""
     holds: Bools
     """Which rows have coordinates."""
     refuse: Callable[[Bools, str], None]
-    """Raises the error for rows that have none, with a hint at its end."""
+    """Raises the error for rows without coordinates; the text of a hint is appended."""
     on_chromosome: Bools
     """Which rows are on a chromosome."""
     broken: Bools
-    """Which rows have values that are no coordinates; where values are merely missing, another source may have them."""
+    """Which rows have invalid values. Where values are only missing, another source may have them."""
     columns: tuple[Any, ...] = ()
-    """The columns; none for names."""
+    """The columns; empty for names."""
     is_labelled: bool = False
-    """Whether it is called by the name of GRCh38."""
+    """Whether the names of the columns contain GRCh38."""
     reading: NDArray[np.int8] | None = None
     """Where coordinates are read from text, such as names, what each text was found to be."""
 
@@ -105,13 +107,13 @@ def _refuse(var: pd.DataFrame, bad: Bools, what: str, fix: str) -> None:
 
 
 def _numbers(values: pd.Series) -> NDArray[Any]:
-    """Numbers of a column: int64 if it is whole, else float64 with NaN where there is no number."""
+    """Numbers of a column: int64 if all are whole, or else float64, with NaN for values that are not numbers."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object).infer_objects()
     if pd.api.types.is_integer_dtype(values) and not values.hasnans:
         return values.to_numpy(dtype=np.int64)
     if not pd.api.types.is_numeric_dtype(values):
-        # AnnData may hand over text; "1,000" is a number to whoever wrote it
+        # AnnData may store numbers as text, also with thousands separators.
         values = values.astype(object).map(lambda v: v.decode(errors="replace") if isinstance(v, bytes) else v)
         values = values.map(lambda v: v.replace(",", "") if isinstance(v, str) else v)
     return pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -135,7 +137,7 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
                 (is_broken, f'no whole number in {where}["{column}"]'),
             ]
             broken |= is_broken
-            # Text that is no number is wrong, not missing.
+            # Text that is not a number counts as invalid, not as missing.
             lost = np.flatnonzero(is_missing)
             is_word = [str(value).strip().lower() not in (*_MISSING, "nat") for value in var[column].iloc[lost]]
             broken[lost] |= np.array(is_word, dtype=bool)
@@ -169,7 +171,7 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
 def _from_zero(
     var: pd.DataFrame, where: str, start: NDArray[np.int64], end: NDArray[np.int64], known: Bools
 ) -> NDArray[np.int64]:
-    """Starts counted from 0: GRanges of R count from 1, and their ``width`` tells."""
+    """Starts counted from 0. GRanges of R counts from 1, which its column ``width`` reveals."""
     width = next((column for name, column in _lower_columns(var).items() if name == "width"), None)
     if width is None or not known.any():
         return start
@@ -178,7 +180,7 @@ def _from_zero(
     if not is_known.any() or (widths[is_known] != (end - start + 1)[known][is_known]).any() or (start[known] < 1).any():
         return start
     logger.info(
-        'Starts in %s are counted from 1, as %s["%s"] tells (end - start + 1): 1 is subtracted', where, where, width
+        'Starts in %s are counted from 1, as %s["%s"] shows (end - start + 1): 1 is subtracted', where, where, width
     )
     return start - known
 
@@ -186,7 +188,7 @@ def _from_zero(
 def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, alone: bool = True) -> _Source:
     names = var.index if column is None else var[column]
     read = scan_names(names)
-    # Beside columns only what is surely a place counts: "peak_1_200" may be a mere name.
+    # If there are columns, only names with certain coordinates are used: "peak_1_200" may be just a name.
     holds = read.is_read if alone else read.reading >= Reading.CONTIG
 
     def refuse(rows: Bools, _: str) -> None:
@@ -206,19 +208,20 @@ def _name_source(var: pd.DataFrame, where: str, column: Any | None = None, *, al
 
 
 def _sources(var: pd.DataFrame, where: str) -> list[_Source]:
-    """All places that may hold coordinates: columns, the column ``interval`` of 10x, names."""
+    """All sources that may hold coordinates: sets of columns, the column ``interval`` of 10x, and names."""
     found = [_column_source(var, where, *columns) for columns in _column_sets(var)]
     columns = _lower_columns(var)
     found += [_name_source(var, where, columns[name]) for name in _INTERVALS if name in columns]
     found.append(_name_source(var, where, alone=not found))
-    # Sets of columns without a single row, and names without coordinates, say nothing.
+    # Sets of columns without any value, and names without coordinates, are ignored.
     return [source for source in found if source.holds.any() or source.broken.any()] or found[:1]
 
 
 def _comparable(a: _Source, b: _Source) -> Bools:
-    """Rows for which two sources can be held against each other.
+    """Rows for which two sources can be compared.
 
-    Scaffolds have too many spellings, and text in front of two numbers need not be one. A chromosome is one in any spelling.
+    Scaffolds have too many spellings to compare, and text before two numbers need not be a scaffold. Chromosomes are recognised in any
+    spelling.
     """
     rows = a.holds & b.holds & (a.on_chromosome | b.on_chromosome)
     for source in (a, b):
@@ -228,7 +231,7 @@ def _comparable(a: _Source, b: _Source) -> Bools:
 
 
 def _differences(a: _Source, b: _Source) -> Bools:
-    """Rows where two sources say different places. One base more or less is the way of counting, not another place."""
+    """Rows for which two sources give different positions. A difference of one base is due to the way of counting."""
     differ = a.ocrs["chrom"].to_numpy() != b.ocrs["chrom"].to_numpy()
     for column in ("start", "end"):
         differ |= np.abs(a.ocrs[column].to_numpy() - b.ocrs[column].to_numpy()) > 1
@@ -241,7 +244,7 @@ def _show(ocrs: pd.DataFrame, row: int) -> str:
 
 
 def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, where: str) -> _Source:
-    """Of two sources that say different places the one that is on GRCh38."""
+    """The one of two disagreeing sources that is on GRCh38."""
     rows = np.flatnonzero(differ)
     n_both = int(_comparable(a, b).sum())
     shown = [f"{var.index[row]!r}: {_show(a.ocrs, row)} or {_show(b.ocrs, row)}" for row in rows[:3]]
@@ -250,18 +253,18 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, where: str
         f"{where}: {kinds} disagree in {len(rows)} of {n_both} OCRs, e.g. {'; '.join(shown)} "
         f"(by {a.label}, or by {b.label})"
     )
-    # Where they agree they cannot be told apart.
+    # Rows on which they agree say nothing about which one is correct.
     recognised = [source for source in (a, b) if looks_like_grch38(source.ocrs[differ])]
     if len(recognised) == 1:
         logger.warning(
-            "%s: taken are %s, which are recognised as GRCh38 while the others are not",
+            "%s: using %s, which are recognised as GRCh38 while the others are not",
             disagreement,
             recognised[0].label,
         )
         return recognised[0]
     labelled = [source for source in (a, b) if source.is_labelled]
     if len(labelled) == 1:
-        logger.warning("%s: taken are %s, whose names say GRCh38", disagreement, labelled[0].label)
+        logger.warning("%s: using %s, whose names say GRCh38", disagreement, labelled[0].label)
         return labelled[0]
     lone = "Correct these OCRs or drop them" if len(rows) <= 3 else "Remove what is wrong"
     msg = f"{disagreement}. {lone}: {_mend(a, b, where)}"
@@ -269,12 +272,12 @@ def _choose(var: pd.DataFrame, a: _Source, b: _Source, differ: Bools, where: str
 
 
 def _mend(a: _Source, b: _Source, where: str) -> str:
-    """How to take one source or the other."""
+    """Advice how to use one source or the other."""
     ways = []
     index = f"{where}_names" if where.endswith(".var") else f"{where}.index"
     for wrong, right in ((a, b), (b, a)):
         if wrong.columns:
-            # Columns that both sets share must stay.
+            # Columns that belong to both sets must be kept.
             own = [column for column in wrong.columns if column not in right.columns]
             ways.append(f"if {right.label} are right, drop the others: del {where}[{own[-1]!r}]")
         else:
@@ -285,10 +288,10 @@ def _mend(a: _Source, b: _Source, where: str) -> str:
 
 
 def _fill(a: _Source, b: _Source) -> _Source:
-    """Two sources that say the same: rows that the first lacks are those of the second."""
+    """Combine two sources that agree: rows that the first lacks are taken from the second."""
     ocrs, rows = a.ocrs, b.holds & ~a.holds & ~a.broken
     first, second = ocrs["start"].to_numpy(), b.ocrs["start"].to_numpy()
-    # Equal but for one base at the start: the smaller start is the one that is counted from 0.
+    # If starts differ by one base, the smaller one is counted from 0.
     counted = _comparable(a, b) & (second == first - 1)
     start = np.where(counted, second, first)
     if rows.any() or counted.any():
@@ -300,7 +303,7 @@ def _fill(a: _Source, b: _Source) -> _Source:
             }
         )
     if rows.any():
-        logger.info("%d of %d OCRs have no coordinates in %s: taken are %s", rows.sum(), len(rows), a.label, b.label)
+        logger.info("%d of %d OCRs have no coordinates in %s: using %s", rows.sum(), len(rows), a.label, b.label)
     on_chromosome = np.where(rows, b.on_chromosome, a.on_chromosome)
     return replace(
         a, ocrs=ocrs, holds=a.holds | rows, on_chromosome=on_chromosome, is_labelled=a.is_labelled or b.is_labelled
@@ -332,7 +335,7 @@ def _read(var: pd.DataFrame, role: str | None, *, is_table: bool = False) -> pd.
             and last.holds[chosen.broken].all()
             and chosen.broken.any()
         ):
-            hint = f" The names hold coordinates too; to take these: del {where}[{chosen.columns[-1]!r}]."
+            hint = f" The names also hold coordinates; to use them: del {where}[{chosen.columns[-1]!r}]."
         chosen.refuse(~chosen.holds, hint)
     return chosen.ocrs.set_axis(var.index, axis=0)
 
@@ -354,40 +357,40 @@ def read_coordinates(var: pd.DataFrame, role: str) -> pd.DataFrame:
 
 
 def get_ocrs(var: pd.DataFrame) -> pd.DataFrame:
-    """Coordinates of OCRs, from columns and from names.
+    """Read the coordinates of OCRs from columns and from names.
 
-    Columns are ``chrom``, ``start``, ``end``, or a spelling in common use: ``chr``, ``seqnames`` or ``chromosome`` with
-    ``start`` and ``end``, and the ``#Chromosome``, ``hg38_Start``, ``hg38_End`` of published OCR tables, where chromosomes
-    may be numbers (23 for X, 24 for Y). Columns are taken as 0-based and half-open, unless a column ``width`` tells that starts are
-    counted from 1, as in R. Where there are no such columns, or they have no value, the index is read as by :func:`parse_names`.
-
-    Names and columns, or two sets of columns, may say different places. Then those are taken that are recognised as GRCh38 while the
-    others are not, or those that are called ``hg38``, and a warning is logged; if that does not decide, it is an error.
+    - Columns are ``chrom``, ``start``, ``end``, or common variants of these names: ``chr``, ``seqnames`` or ``chromosome`` with ``start``
+      and ``end``, and ``#Chromosome``, ``hg38_Start``, ``hg38_End`` of published OCR tables. Chromosomes may be numbers (23 for X, 24
+      for Y).
+    - Columns are taken as 0-based and half-open, unless a column ``width`` shows that starts are counted from 1, as in R.
+    - Where there are no such columns, or they have no value, the index is read as by :func:`parse_names`.
+    - If names and columns, or two sets of columns, disagree, those are used that are recognised as GRCh38 while the others are not, or
+      those with ``hg38`` in their name, and a warning is logged. If this does not decide, ValueError is raised.
 
     Parameters
     ----------
     var
-        One row per OCR, such as ``adata.var``; it is left as it is.
+        Table with one row per OCR, such as ``adata.var``. It is not changed.
 
     Returns
     -------
-    New table with the index of ``var`` and the columns ``chrom`` (``"chr1"``, ...), ``start`` and ``end`` (int64).
+    New table with the index of `var` and the columns ``chrom`` (``"chr1"``, ...), ``start`` and ``end`` (int64).
 
     Raises
     ------
     ValueError
-        If coordinates are missing, negative, empty or not whole numbers, names cannot be read, or names and columns disagree.
+        If coordinates are missing, negative, of length 0 or not whole numbers, names cannot be read, or names and columns disagree.
     """
     return _read(var, None)
 
 
 def column_ocrs(table: pd.DataFrame) -> pd.DataFrame:
-    """Coordinates as `get_ocrs` gives them, but from the first set of columns alone.
+    """Coordinates as from `get_ocrs`, but only from the first set of columns.
 
     Raises
     ------
     ValueError
-        If a row has no valid coordinates, or there are no such columns.
+        If a row has no valid coordinates, or there are no columns with coordinates.
     """
     columns = next(_column_sets(table), None)
     if columns is None:
@@ -398,7 +401,7 @@ def column_ocrs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_duplicates(ocrs: pd.DataFrame, *, role: str = "adata", is_table: bool = False) -> None:
-    """ValueError that names the first three OCRs whose coordinates stand more than once."""
+    """Raise ValueError with the first three OCRs whose coordinates are repeated, if there are any."""
     repeated = ocrs.duplicated(["chrom", "start", "end"]).to_numpy()
     if repeated.any():
         some = ocrs[repeated].iloc[:3]
@@ -414,25 +417,25 @@ def refuse_duplicates(ocrs: pd.DataFrame, *, role: str = "adata", is_table: bool
 def read_ocrs(
     var: pd.DataFrame, *, genome: Any = None, uns_genome: Any = None, role: str = "adata", is_table: bool = False
 ) -> pd.DataFrame:
-    """Coordinates of OCRs as by `get_ocrs`, each once and on GRCh38.
+    """Read the coordinates of OCRs as `get_ocrs` does, and check that they are unique and on GRCh38.
 
     Parameters
     ----------
     var
-        One row per OCR, such as ``adata.var``.
+        Table with one row per OCR, such as ``adata.var``.
     genome
         Declared build; `uns_genome` if None.
     uns_genome
-        What ``uns["genome"]`` says, in any form in which it may be stored. Without a declared build it is recognised.
+        The value of ``uns["genome"]``, in any form in which it may be stored. Without a declared build, the build is recognised.
     role
-        What the object with these OCRs is called, for messages: ``"adata"``, ``"reference"``, ``'mdata["atac"]'``.
+        Name of the object with these OCRs, for messages: ``"adata"``, ``"reference"``, ``'mdata["atac"]'``.
     is_table
-        Whether `role` names the table itself, and no AnnData whose ``var`` it is.
+        Whether `role` is the name of the table itself, not of an AnnData with it as ``var``.
 
     Raises
     ------
     ValueError
-        If coordinates are not usable, stand more than once or are not on GRCh38.
+        If coordinates cannot be used, are repeated or are not on GRCh38.
     """
     declared = declared_genome(genome)
     if declared is None:
@@ -449,5 +452,5 @@ def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
 
 
 def ocr_names(ocrs: pd.DataFrame) -> pd.Index:
-    """Names such as ``chr1:100-600`` of a table with ``chrom``, ``start`` and ``end``."""
+    """Names such as ``chr1:100-600`` of the rows of `ocrs`, a table with ``chrom``, ``start`` and ``end``."""
     return pd.Index(ocrs["chrom"].astype(str) + ":" + ocrs["start"].astype(str) + "-" + ocrs["end"].astype(str))

@@ -1,4 +1,4 @@
-"""What is known of a region before any cell is seen: where in the body it is open."""
+"""Prior knowledge of regions: the tissues in which each region is open."""
 
 from __future__ import annotations
 
@@ -17,29 +17,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUNDLED_TABLE = "region_table.npz"
+# Subtracted from log1p(openness in per cent), so that this input of networks is roughly centred.
 _MEAN_LOG_OPENNESS = 2.0
 
 
 class KnownRegions(NamedTuple):
-    """Region knowledge of an OCR set, one row per OCR."""
+    """What the region table knows of a set of OCRs, one row per OCR.
+
+    Attributes
+    ----------
+    factors
+        Region factors (n_ocrs, n_factors); 0 for OCRs that are not in the table.
+    openness
+        Fraction of the bulk biosamples in which the region is open, (n_ocrs,).
+    found
+        Whether the OCR overlaps a bin of the table, (n_ocrs,).
+    """
 
     factors: NDArray[np.float32]
-    """Region factors (n_ocrs, n_factors); zero where nothing is known."""
     openness: NDArray[np.float32]
-    """Share of the bulk biosamples in which the region is open, (n_ocrs,)."""
     found: NDArray[np.bool_]
-    """Whether the OCR overlaps a bin of the table, (n_ocrs,)."""
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """What networks are told: the factors, the log of the openness in per cent, and `found`; (n_ocrs, n_factors + 2)."""
+        """Input of networks: the factors, the log of the openness in per cent, and `found`, (n_ocrs, n_factors + 2)."""
         openness = np.log1p(100 * self.openness) - _MEAN_LOG_OPENNESS
         return np.column_stack([self.factors, openness, self.found]).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class RegionTable:
-    """Factors of genome bins: coordinates of a region in the space spanned by the accessibility of bulk biosamples.
+    """Factors of genome bins: their coordinates in a space that the accessibility of bulk biosamples spans.
 
     Two regions with similar factors are open in the same tissues. The table is built by ``scripts/build_region_table.py``.
 
@@ -54,7 +62,7 @@ class RegionTable:
     n_open
         Number of biosamples in which the bin is open, shape (n_bins,).
     n_biosamples
-        Biosamples behind the table.
+        Number of biosamples from which the table was built.
     """
 
     bins: pd.DataFrame
@@ -65,7 +73,7 @@ class RegionTable:
 
     @property
     def n_factors(self) -> int:
-        """Factors per region."""
+        """Number of factors per region."""
         return len(self.step)
 
     @property
@@ -75,33 +83,41 @@ class RegionTable:
 
     @cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Places of the bins' starts on a line along the genome, rising, which bins these are, and the width of the widest."""
+        """Starts of the bins on a line along the genome, sorted; the numbers of these bins; and the width of the widest bin."""
         place = _along_genome(self.bins["chrom"], self.bins["start"])
         order = np.argsort(place, kind="stable")
         return place[order], order, int((self.bins["end"] - self.bins["start"]).max())
 
     def _near(self, ocrs: pd.DataFrame) -> NDArray[np.int64]:
-        """Bins that may overlap one of the OCRs, rising: finding the overlaps of few OCRs with all bins would take longer than the rest."""
+        """Sorted numbers of the bins that may overlap an OCR. To search all bins for a few OCRs would take most of the time."""
         place, order, widest = self._places
+        # Each OCR reaches bins first to last - 1; a bin is near if the running count of ranges that cover it is above 0.
         first = np.searchsorted(place, _along_genome(ocrs["chrom"], ocrs["start"]) - widest)
         last = np.searchsorted(place, _along_genome(ocrs["chrom"], ocrs["end"]))
         depth = np.bincount(first, minlength=len(place) + 1) - np.bincount(last, minlength=len(place) + 1)
         return np.sort(order[np.cumsum(depth[:-1]) > 0])
 
     def lookup(self, ocrs: pd.DataFrame) -> KnownRegions:
-        """Region knowledge of OCRs: the mean over the bins they overlap, weighted by the bases shared.
+        """Look up OCRs: each gets the mean over the bins that it overlaps, weighted by the number of common bases.
+
+        With n_ij bases that OCR i and bin j have in common::
+
+            factors[i] = sum over j of n_ij * factors[j] / sum over j of n_ij
 
         Parameters
         ----------
         ocrs
-            ``chrom``, ``start``, ``end`` on GRCh38, in any order, of any width.
+            Table with ``chrom``, ``start``, ``end`` on GRCh38, in any order and of any width.
         """
+        # 1. Overlapping pairs of an OCR and a bin, with the bases they have in common, each (n_pairs,).
         near = self._near(ocrs)
         shared = overlaps(ocrs, self.bins.iloc[near])
         ocr, bin_, weight = shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
         n = len(ocrs)
-        total = np.bincount(ocr, weights=weight, minlength=n)
+        # 2. Weights that add up to 1 for each OCR.
+        total = np.bincount(ocr, weights=weight, minlength=n)  # (n_ocrs,)
         weight = weight / total[ocr]
+        # 3. Weighted means, one factor at a time, so that no array of pairs x factors is needed.
         factors = np.empty((n, self.n_factors), dtype=np.float32)
         for k, (row, step) in enumerate(zip(self.quantised, self.step, strict=True)):
             factors[:, k] = np.bincount(ocr, weights=weight * row[bin_], minlength=n) * step
@@ -109,7 +125,7 @@ class RegionTable:
         return KnownRegions(factors, openness.astype(np.float32), total > 0)
 
     def save(self, path: str | Path) -> None:
-        """Write the table as a compressed ``npz`` file."""
+        """Write the table as a compressed ``npz`` file to `path`."""
         chrom = self.bins["chrom"].to_numpy()
         start, width = self.bins["start"].to_numpy(), (self.bins["end"] - self.bins["start"]).to_numpy()
         np.savez_compressed(
@@ -125,7 +141,7 @@ class RegionTable:
 
     @classmethod
     def load(cls, path: str | Path) -> RegionTable:
-        """Read a table written by `save`.
+        """Read the table that `save` wrote to `path`.
 
         Raises
         ------
@@ -146,18 +162,18 @@ class RegionTable:
 
 
 def _along_genome(chrom: pd.Series, position: pd.Series) -> NDArray[np.int64]:
-    """Chromosomes one behind the other, far apart."""
+    """Positions on a single line, on which chromosomes follow each other with large gaps."""
     return (chromosome_ids(chrom) << 40) + position.to_numpy(dtype=np.int64)
 
 
 def bundled_table() -> Path:
-    """File of the package's region table."""
+    """Path of the region table of the package."""
     return Path(__file__).with_name(BUNDLED_TABLE)
 
 
 def load_region_table(path: Path | None = None) -> RegionTable:
-    """The region table of the package, or the one at `path`; read once."""
+    """The region table of the package, or the one at `path`; each is read only once."""
     return _load(path or bundled_table())
 
 
-_load = cache(RegionTable.load)  # of the path found, so that naming no path and None is the same
+_load = cache(RegionTable.load)  # cached by the resolved path, so that None and the path of the package are the same

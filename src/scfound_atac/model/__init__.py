@@ -1,13 +1,14 @@
-"""What users train: four classes, and pretraining over a corpus.
+"""Models to train: four classes, and pretraining on a corpus.
 
-They keep three contracts. `ChromFound` is a scvi-tools model: ``setup_anndata(adata)``, ``model = ChromFound(adata)``, ``model.train()``,
-``get_latent_representation()``, ``save``, ``load``. `EpiFoundation` is used in the same order on a MuData (``setup_mudata``), but does not
-derive from scvi-tools' classes: its batches are sets of peaks and of genes, and its training goes through the numbered loop that
-`pretrain` uses. `CellAnnotator` and `RNAPredictor` are not bound to data: they learn from one object and are applied to another,
-``model = CellAnnotator(backbone)``, ``model.train(reference, ...)``, ``model.predict(query)``. The steps themselves are taken in
+The classes are used in three ways. `ChromFound` is a scvi-tools model: ``setup_anndata(adata)``, ``model = ChromFound(adata)``,
+``model.train()``, ``get_latent_representation()``, ``save``, ``load``. `EpiFoundation` has the same methods for a MuData
+(``setup_mudata``), but is not derived from a class of scvi-tools, because its batches are sets of peaks and of genes and it shares the
+training loop of `pretrain`. `CellAnnotator` and `RNAPredictor` are not bound to data: they learn from one object and are applied to
+another, ``model = CellAnnotator(backbone)``, ``model.train(reference, ...)``, ``model.predict(query)``. The training loops are in
 `scfound_atac.train`.
 
-All is loaded when first used: pretraining does without scvi-tools, whose import takes seconds on every process of a cluster.
+Every class is imported when it is first used: pretraining does not need scvi-tools, whose import takes seconds in each process of a
+cluster.
 """
 
 from __future__ import annotations

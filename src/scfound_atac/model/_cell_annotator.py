@@ -1,4 +1,4 @@
-"""`CellAnnotator`: labels of a reference to cells of any OCR set."""
+"""`CellAnnotator`: transfer labels of a reference to cells with any OCR set."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from .. import __version__
 from .._arguments import check_arguments
+from .._docs import shared_docs
 from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
@@ -36,29 +37,29 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 MODES = ("probe", "finetune", "paper")
-_HELD_OUT = 0.2  # of the cells, by which a probe is calibrated
+_HELD_OUT = 0.2  # fraction of the cells that is held out to calibrate a probe
 _KIND = "CellAnnotator"
 # Names of scores in folders written before version 0.2.
 _OLD_SCORES = {"share_known_lost": "fraction_known_lost", "share_unknown_found": "fraction_unknown_found"}
-_SAME_OCRS = 0.9  # of the reference's OCRs: with fewer, distances to its cells are not what they were
+_SAME_OCRS = 0.9  # with a smaller fraction of the reference's OCRs, distances to its cells are no longer comparable
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a `CellAnnotator` says of cells.
+    """Labels that a `CellAnnotator` predicts, with confidence and novelty.
 
     Attributes
     ----------
     labels
-        Of each cell; ``"unknown"`` where it is like no label of the reference.
+        Label of each cell; ``"unknown"`` for cells that resemble no label of the reference.
     confidence
-        Calibrated probability of the most likely label of the reference, also where the cell is unknown; NaN for cells without open OCRs.
+        Calibrated probability of the most likely label of the reference, also for unknown cells; NaN for cells without open OCRs.
     novelty
-        Distance to the nearest cells of the reference, the larger the less is known; NaN for cells without open OCRs.
+        Distance to the nearest cells of the reference, larger for cells of new types; NaN for cells without open OCRs.
     probabilities
-        Of each label of the reference, cells x labels.
+        Probability of each label of the reference, cells x labels.
     fraction_ocrs
-        Share of the reference's OCRs that the cells were measured on; 0 if that had no say.
+        Fraction of the reference's OCRs on which the cells were measured; 0 if the counts were not used.
     """
 
     labels: pd.Series
@@ -68,27 +69,27 @@ class Annotation:
     fraction_ocrs: float
 
 
+@shared_docs
 class CellAnnotator:
-    """Labels cells by a labelled reference, on top of a pretrained network.
+    """Label cells by a labelled reference, on top of a pretrained network.
 
-    A cell is described by the vector that the backbone reads from its open OCRs, whatever the OCR set is, and beside it by the spectral
-    components of its counts on the reference's OCRs, as far as the query has been measured there. A linear head tells labels from these
-    features, how sure it is, and which cells are like none of the reference.
+    Two things describe a cell: the vector that the backbone computes from its open OCRs, for any OCR set, and the spectral components of
+    its counts on the OCRs of the reference, as far as the query was measured there. A linear head predicts labels from these features,
+    estimates its confidence, and finds cells that resemble none of the reference.
 
     Parameters
     ----------
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
-        folder or a loaded checkpoint.
+        {backbone}
     measured
-        Use the spectral components of the counts beside the backbone's vector. Without them the labels rest on the backbone alone.
+        {measured}
     seed
-        Of everything that is random.
+        {seed}
 
     Attributes
     ----------
     report
-        After training, what is known of the labels from cells and classes that were held out.
+        After training, scores on cells and classes that were held out.
 
     Examples
     --------
@@ -109,9 +110,10 @@ class CellAnnotator:
         self.report: dict[str, Any] = {}
         self._n_neighbors = 0
         self._features: CellFeatures | None = None
-        self._heads: dict[str, LinearHead] = {}  # "all" features, and "known" without the measured ones
-        self._paper: dict[str, Any] = {}  # of the paper's head: its weights, temperature and OCRs
+        self._heads: dict[str, LinearHead] = {}  # "all": from all features, "known": without the measured ones
+        self._paper: dict[str, Any] = {}  # weights, temperature and OCRs of the paper's head
 
+    @shared_docs
     def train(
         self,
         reference: AnnData | MuData,
@@ -132,42 +134,48 @@ class CellAnnotator:
         Parameters
         ----------
         reference
-            Cells x OCRs with counts and labels, or `scfound_atac.data.Cells` that were read already.
+            Cells x OCRs with counts and labels, or `scfound_atac.data.Cells` that were read before.
         labels_key
-            Column of ``obs``. Cells without a label, or labelled ``"unknown"``, are left out.
+            Column of ``obs`` with the labels. Cells without a label, or labelled ``"unknown"``, are left out.
         mode
-            ``"probe"`` leaves the backbone as it is: seconds. ``"finetune"`` trains it first, with focal loss, on nine tenths of the
-            cells, and keeps the epoch with the best macro-F1 on the others (arXiv 2505.12638, A.2). ``"paper"`` does so with the head of
-            the backbone's paper, which for ChromFound is tied to the reference's OCRs, and takes labels from that head.
+            - ``"probe"``: the backbone stays as it is. This takes seconds.
+            - ``"finetune"``: the backbone is trained first, with focal loss, on nine tenths of the cells. The epoch with the best macro-F1
+              on the other cells is kept (arXiv 2505.12638, section A.2).
+            - ``"paper"``: like ``"finetune"``, but with the head of the backbone's paper, which also predicts the labels. For ChromFound
+              this head is tied to the OCRs of the reference.
         layer
-            Layer with the counts; ``X`` if None.
+            {layer}
         genome
-            Genome build, if it cannot be recognised.
+            {genome}
         modality
-            Modality of a MuData, ``"atac"`` if None.
+            {modality}
         n_neighbors
-            Cells of a query over which novelty is averaged; 0 judges each cell by itself, as is done for queries of less than ten times
-            as many cells.
+            Number of neighbouring cells of a query over which novelty is averaged. With 0 each cell is judged by itself; the same holds for
+            queries with fewer than ``10 * n_neighbors`` cells.
         max_known_lost
-            Largest share of known cells that the threshold may turn into unknown ones, as far as held-out cells tell.
-        device, batch_size
-            As in `scfound_atac.tl.embed`.
+            Maximum fraction of cells of known types that may be called unknown, as estimated on held-out cells.
+        device
+            {device}
+        batch_size
+            {batch_size}
         **finetune_options
-            For ``"finetune"`` and ``"paper"``: ``max_epochs`` (20), ``lr`` (5e-4; region-set 1e-3), ``weight_decay`` (0.01),
-            ``n_warmup_steps`` (50), ``train_batch_size`` (64; region-set a twentieth of the cells, 16 to 256; `batch_size` is that of
-            inference), ``validation_size`` (0.1), and for ``"finetune"`` of a ChromFound ``crop_size``, so many neighbouring OCRs per step
-            instead of all.
+            For ``"finetune"`` and ``"paper"``, with their defaults:
+
+            - ``max_epochs`` (20), ``lr`` (5e-4; region-set 1e-3), ``weight_decay`` (0.01), ``n_warmup_steps`` (50)
+            - ``train_batch_size`` (64; for region-set a twentieth of the cells, between 16 and 256); `batch_size` is that of inference
+            - ``validation_size`` (0.1)
+            - ``crop_size``, for ``"finetune"`` of a ChromFound: number of neighbouring OCRs per step, instead of all
 
         Returns
         -------
-        Itself.
+        The annotator itself.
 
         Raises
         ------
         KeyError
-            If there is no such column, layer or modality.
+            If the column, layer or modality does not exist.
         ValueError
-            If there are fewer than two labels, the counts are not usable, or the mode is none of the backbone's.
+            If there are fewer than two labels, the counts cannot be used, or the backbone does not have this mode.
         """
         check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost)
         if mode not in MODES:
@@ -177,7 +185,9 @@ class CellAnnotator:
             msg = f"max_known_lost={max_known_lost} must lie between 0 and 1, and n_neighbors={n_neighbors} must not be negative."
             raise ValueError(msg)
         if finetune_options and mode == "probe":
-            msg = f"mode='probe' trains no network and takes no {', '.join(finetune_options)}: use mode='finetune'."
+            msg = (
+                f"mode='probe' trains no network and has no option {', '.join(finetune_options)}: use mode='finetune'."
+            )
             raise TypeError(msg)
         cells = Cells.read(reference, layer=layer, genome=genome, modality=modality, role="reference")
         codes, labels = read_labels(cells.column(labels_key), labels_key, role=cells.role)
@@ -221,14 +231,15 @@ class CellAnnotator:
         }
         heads = {name: head for name, (head, _) in fitted.items()}
         report = fitted["all"][1]
-        if features.view is not None:  # what was held out has told how sure to be; labels are told by all cells
+        # Held-out cells were only needed to calibrate confidence and novelty. The final head learns from all cells.
+        if features.view is not None:
             view = CellFeatures.fit(checkpoint, cells, seed=self.seed).view
             assert view is not None
             features = CellFeatures(checkpoint, view)
             heads["all"] = refit_head(heads["all"], np.hstack([seen["known"], view(cells)]), codes, self.seed)
         scores = _scores(paper.pop("held_out", report.held_out), codes[held_out], labels)
 
-        # nothing of the annotator has changed before this line
+        # Up to here the annotator is unchanged, so that an error leaves it as it was.
         self._features, self._paper, self.mode, self._n_neighbors = features, paper, mode, n_neighbors
         self._heads = heads
         self.labels, self.labels_key = labels, labels_key
@@ -247,7 +258,7 @@ class CellAnnotator:
             "history": history,
         }
         logger.info(
-            "%d labels from %d cells; held out: accuracy %.3f, macro-F1 %.3f, ECE %.3f; a label left out is found with AUROC %.2f",
+            "%d labels from %d cells; held out: accuracy %.3f, macro-F1 %.3f, ECE %.3f; labels left out are found with AUROC %.2f",
             len(labels),
             len(codes),
             *(scores[name] for name in ("accuracy", "macro_f1", "ece")),
@@ -264,7 +275,7 @@ class CellAnnotator:
         options: Mapping[str, Any],
         run: Mapping[str, Any],
     ) -> tuple[Checkpoint, NDArray[np.int64], dict[str, Any], list[dict[str, float]]]:
-        """The trained backbone, the cells held out for validation, what is to be kept of a paper's head, and the history."""
+        """The trained backbone, the cells held out for validation, what to keep of the paper's head, and the history."""
         from ..train.finetune import FinetuneOptions, apply, finetune, make_classifier
 
         options = {"batch_size" if k == "train_batch_size" else k: v for k, v in options.items()}
@@ -308,6 +319,7 @@ class CellAnnotator:
             history,
         )
 
+    @shared_docs
     def predict(
         self,
         adata: AnnData | MuData,
@@ -318,14 +330,33 @@ class CellAnnotator:
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> Annotation:
-        """Label cells; `adata` is only read. Parameters are those of `train`.
+        """Label cells. `adata` is not changed.
+
+        Parameters
+        ----------
+        adata
+            Cells x OCRs with counts, of any OCR set.
+        layer
+            {layer}
+        genome
+            {genome}
+        modality
+            {modality}
+        device
+            {device}
+        batch_size
+            {batch_size}
+
+        Returns
+        -------
+        The labels, with confidence and novelty.
 
         Raises
         ------
         RuntimeError
-            Before `train`.
+            If the annotator is not trained.
         ValueError
-            If the counts are not usable, or a head that is tied to the reference's OCRs meets others.
+            If the counts cannot be used, or a head that is tied to the OCRs of the reference gets other OCRs.
         """
         features = self._trained()
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
@@ -348,7 +379,7 @@ class CellAnnotator:
                 head, seen = self._heads["all" if is_all else "known"], read.all()
                 if not is_all:
                     logger.warning(
-                        "Only %.1f %% of the reference's OCRs are among these: labels rest on the backbone alone",
+                        "Only %.1f %% of the reference's OCRs are in the query: labels rest on the backbone alone",
                         100 * read.fraction_ocrs,
                     )
                 probabilities[there] = head.probabilities(seen)
@@ -379,8 +410,8 @@ class CellAnnotator:
         trained = self._trained().checkpoint
         if kind_of(trained).paper_head_is_tied and _names(cells.ocrs) != _names(self._paper["ocrs"]):
             msg = (
-                "The paper's head is tied to the OCRs of its reference, and these are others. Bring the cells to them with "
-                "sfa.pp.map_ocrs(adata, reference), or train with mode='probe' or 'finetune', which take any."
+                "The paper's head is tied to the OCRs of its reference, and the query has others. Map the query to them with "
+                "sfa.pp.map_ocrs(adata, reference), or train with mode='probe' or 'finetune', which work for any OCRs."
             )
             raise ValueError(msg)
         classifier = make_classifier(trained, cells, len(self.labels), paper=True, seed=self.seed)
@@ -388,15 +419,27 @@ class CellAnnotator:
         logits, vectors = apply(classifier.to(resolve_device(device)), np.arange(len(cells)), len(self.labels))
         return softmax(logits / self._paper["temperature"], axis=1), vectors
 
+    @shared_docs
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a folder that `load` opens, and whose backbone `scfound_atac.hub.load` opens: safetensors, JSON and OCR tables.
+        """Write a folder with safetensors, JSON and OCR tables that `load` opens; `scfound_atac.hub.load` opens its backbone.
+
+        Parameters
+        ----------
+        folder
+            {dir_path}
+        overwrite
+            {overwrite}
+
+        Returns
+        -------
+        The folder.
 
         Raises
         ------
         FileExistsError
-            If a model is there and `overwrite` is False.
+            If there is a model and `overwrite` is False.
         RuntimeError
-            Before `train`.
+            If the annotator is not trained.
         """
         features = self._trained()
         arrays = {f"{name}/{field}": x for name, head in self._heads.items() for field, x in head.arrays().items()}
@@ -415,15 +458,21 @@ class CellAnnotator:
         return write_head_folder(saved, folder, overwrite=overwrite)
 
     @classmethod
+    @shared_docs
     def load(cls, folder: str | Path) -> CellAnnotator:
-        """Open what `save` wrote.
+        """Open a saved annotator.
+
+        Parameters
+        ----------
+        folder
+            {saved_folder}
 
         Raises
         ------
         FileNotFoundError
-            If the folder lacks one of its files.
+            If a file of the folder is missing.
         ValueError
-            If it holds something else, or a file is damaged.
+            If the folder holds something else, or a file is damaged.
         """
         import torch
 
@@ -448,7 +497,7 @@ class CellAnnotator:
 
 
 def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels: list[str]) -> pd.Series:
-    """What `annotation_scores` says of held-out cells; NaN without any."""
+    """Scores of held-out cells; NaN if there are none."""
     if not len(codes):
         return pd.Series(float("nan"), index=["accuracy", "macro_f1", "auc", "ece"])
     names = np.asarray(labels, dtype=object)
@@ -457,5 +506,5 @@ def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels
 
 
 def _names(ocrs: pd.DataFrame) -> list[str]:
-    """OCRs in genome order, to compare two sets."""
+    """Names of the OCRs in genome order, to compare two sets."""
     return ocr_names(ocrs.iloc[genome_order(ocrs)]).tolist()

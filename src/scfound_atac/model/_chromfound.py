@@ -16,6 +16,7 @@ from scvi.model.base import BaseModelClass
 from scvi.train import TrainRunner
 
 from .. import __version__
+from .._docs import shared_docs
 from .._settings import settings
 from ..data import Cells, prepare_rows
 from ..data.cells import read_columns
@@ -42,21 +43,21 @@ OCR_FILE = "ocrs.tsv.gz"
 
 
 class ChromFound(BaseModelClass):
-    """ChromFound on the user's own cells (arXiv 2505.12638).
+    """ChromFound, trained and applied on the user's own cells (arXiv 2505.12638).
 
-    A window-attention and Mamba network over all OCRs of a cell, trained to restore accessibility that was masked.
+    A network of window attention and Mamba blocks over all OCRs of a cell, trained to reconstruct accessibility that was masked.
 
     Parameters
     ----------
     adata
-        Registered with `setup_anndata`.
+        AnnData that was registered with `setup_anndata`.
     config
         Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None. With
-        ``n_factors=50`` the network is told what is known of each region (`scfound_atac.genome.load_region_table`).
+        ``n_factors=50`` the network also reads the description of each region (`scfound_atac.genome.load_region_table`).
     checkpoint
-        Start from this pretrained network instead; see also `from_pretrained`.
+        A pretrained network to start from; see also `from_pretrained`.
     seed
-        Seed of the initial weights.
+        Random seed of the initial weights.
 
     Examples
     --------
@@ -104,6 +105,7 @@ class ChromFound(BaseModelClass):
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
+    @shared_docs
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -112,23 +114,23 @@ class ChromFound(BaseModelClass):
         genome: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Register the counts and check the coordinates.
+        """Register the counts of an AnnData and check its coordinates.
 
         Parameters
         ----------
         adata
-            Cells by OCRs, coordinates in ``var`` or in the names.
+            Cells x OCRs with coordinates in ``var`` or in the names.
         layer
-            Layer with the counts; ``X`` if None.
+            {layer}
         recipe
-            ``"chromfound"`` prepares counts by total-count normalisation and log1p; None feeds the matrix as it is.
+            ``"chromfound"`` scales the counts of each cell to the same total and takes log1p; None uses the matrix as it is.
         genome
-            Genome build, if it cannot be recognised; see `scfound_atac.tl.embed`.
+            {genome}
 
         Raises
         ------
         ValueError
-            For coordinates that are not usable, or values that look normalised while a `recipe` is set.
+            If coordinates cannot be used, or values look normalised while a `recipe` is set.
         """
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
@@ -138,11 +140,11 @@ class ChromFound(BaseModelClass):
             layer=layer,
             genome=genome,
             values="any" if recipe is None else "counts",
-            or_else=", or set up with recipe=None to use what is normalised already",
+            or_else=", or pass recipe=None to use values that are normalised already",
         )
         setup_method_args = cls._get_setup_method_args(
             **locals()
-        )  # the arguments of this call: no other variable before this line
+        )  # locals() must be the arguments only: no variable may be assigned before this line
         field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
         manager = AnnDataManager(fields=[field], setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
@@ -150,14 +152,22 @@ class ChromFound(BaseModelClass):
 
     @classmethod
     def from_pretrained(cls, model: str | Path, adata: AnnData) -> ChromFound:
-        """Start from pretrained weights: a registry name or a folder, as `scfound_atac.hub.load` takes."""
+        """Start from pretrained weights.
+
+        Parameters
+        ----------
+        model
+            Name from the registry or folder of a model, as for `scfound_atac.hub.load`.
+        adata
+            AnnData that was registered with `setup_anndata`.
+        """
         instance = cls(adata, checkpoint=load(model))
         instance.is_trained_ = True
         return instance
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The network with its vocabulary and preparation, as `scfound_atac.tl.embed` takes it."""
+        """The network with its vocabulary and preparation, which can be given to `scfound_atac.tl.embed`."""
         return self._checkpoint
 
     def train(
@@ -178,41 +188,42 @@ class ChromFound(BaseModelClass):
         seed: int = 0,
         **trainer_kwargs: Any,
     ) -> None:
-        """Train with the paper's masked objective (section 3.3), or with others.
+        """Train with the masked objective of the paper (section 3.3), or with other objectives.
 
         Parameters
         ----------
         max_epochs
-            Passes over the training cells; the paper's 5 by default.
+            Number of passes over the training cells; 5 in the paper.
         batch_size
-            Cells per step (the paper: 128).
+            Cells per step; 128 in the paper.
         crop_size
-            Train on random stretches of this many neighbouring OCRs; on whole cells if None.
+            Number of neighbouring OCRs in the random stretches to train on; whole cells if None.
         lr, weight_decay
-            Of AdamW; the learning rate warms up over `n_warmup_steps` and falls to zero along a cosine.
+            Learning rate and weight decay of AdamW. The rate warms up over `n_warmup_steps` and falls to zero along a cosine.
         mask_fraction
             Fraction of zero and of non-zero OCRs that the masked objectives replace.
         n_warmup_steps
-            Steps of linear warm-up, at most a tenth of the run.
+            Number of steps of linear warm-up, at most a tenth of the run.
         loss_on
-            ``"replaced"`` counts the error at the replaced positions alone, as in the paper. ``"all"`` counts every position, which closes
-            the short cut of answering the opposite of what is seen (see the models page of the documentation).
+            ``"replaced"`` computes the error at the replaced positions only, as in the paper. ``"all"`` computes it at every position,
+            which removes the shortcut of predicting the opposite of the input (see the models page of the documentation).
         objectives
-            Weights of a sum of objectives instead, such as ``{"denoise": 1.0, "contrast": 0.1}``; the training page of the documentation
-            lists them, and `loss_on` is not used. All but ``"masked"`` and ``"all"`` thin counts, so the model must be set up with counts.
+            Weights of several objectives, such as ``{"denoise": 1.0, "contrast": 0.1}``, instead of `loss_on`; the training page of the
+            documentation lists them. All except ``"masked"`` and ``"all"`` thin counts, so the model must be set up with counts.
         train_size
-            Share of cells to train on; the rest is for validation.
+            Fraction of the cells to train on; the others are used for validation.
         accelerator, devices
-            As in Lightning.
+            Hardware to train on, as in `lightning.pytorch.Trainer`.
         seed
-            Seed of split, order, crops, masks and dropout.
+            Random seed of the split, the order of cells, crops, masks and dropout.
         **trainer_kwargs
-            For `lightning.pytorch.Trainer`, for example ``max_steps``, ``accumulate_grad_batches``, ``precision``, ``default_root_dir``.
+            Options of `lightning.pytorch.Trainer`, for example ``max_steps``, ``accumulate_grad_batches``, ``precision``,
+            ``default_root_dir``.
 
         Raises
         ------
         ValueError
-            For a `train_size` outside (0, 1], an unknown `loss_on` or objective, or `objectives` that thin values which are not counts.
+            If `train_size` is outside (0, 1], `loss_on` or an objective is unknown, or `objectives` thin values that are not counts.
         """
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
@@ -226,7 +237,7 @@ class ChromFound(BaseModelClass):
         if self._setup["recipe"] is None:
             preparation = {"target_sum": None, "log1p": False}
             if not set(objectives) <= set(WITHOUT_THINNING):
-                msg = "objectives= need counts to thin. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
+                msg = "These objectives thin counts. Call setup_anndata(adata, layer=...) with counts, without recipe=None."
                 raise ValueError(msg)
         values = self._cells(self.adata).to_memory()
         data = CellDataModule(
@@ -305,7 +316,7 @@ class ChromFound(BaseModelClass):
         n_fit_cells: int = N_FIT_CELLS,
         seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Vectors of cells: components, or one number per column of ``var``."""
+        """Vectors of cells: principal components, or one number per column of ``var``."""
         cells = self._cells(self._validate_anndata(adata))
         runner = Runner(self._checkpoint, cells.ocrs, pooling=pooling, device=self.device, batch_size=batch_size)
         vectors, axes = embed_cells(
@@ -319,6 +330,7 @@ class ChromFound(BaseModelClass):
         return vectors if axes is not None else cells.to_var(vectors.T, runner.order).T
 
     @torch.inference_mode()
+    @shared_docs
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -328,20 +340,20 @@ class ChromFound(BaseModelClass):
         batch_size: int | Literal["auto"] = "auto",
         seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1), as in `tl.embed`.
+        """Compute cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1), as in `tl.embed`.
 
         Parameters
         ----------
         adata
             Cells to embed; the registered ones if None.
         n_components
-            Principal components, or None for the whole vector, one number per OCR of ``var``.
+            Number of principal components, or None for one number per OCR of ``var``.
         n_fit_cells
-            PCA is fitted to at most this many cells, chosen by `seed` and cell name.
+            Maximum number of cells to which PCA is fitted. They are chosen by `seed` and name.
         batch_size
-            Cells per forward pass.
+            {batch_size}
         seed
-            Random seed; it chooses the cells when there are more than `n_fit_cells`.
+            Random seed. It chooses the cells for PCA if there are more than `n_fit_cells`.
 
         Returns
         -------
@@ -358,29 +370,43 @@ class ChromFound(BaseModelClass):
         )
 
     @torch.inference_mode()
+    @shared_docs
     def get_reconstruction(
         self, adata: AnnData | None = None, *, batch_size: int | Literal["auto"] = "auto"
     ) -> NDArray[np.float32]:
-        """Accessibility as the network reconstructs it, on the scale of the prepared values: (n_obs, n_vars) float32, dense."""
+        """Compute the accessibility that the network reconstructs, on the scale of the prepared values.
+
+        Parameters
+        ----------
+        adata
+            Cells to reconstruct; the registered ones if None.
+        batch_size
+            {batch_size}
+
+        Returns
+        -------
+        Array (n_obs, n_vars), float32, dense.
+        """
         self._check_if_trained(warn=True)
         return self._apply(adata, "reconstruction", batch_size=batch_size)
 
+    @shared_docs
     def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
-        """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the OCR table.
+        """Write a folder with safetensors, JSON and the OCR table that `load` and `scfound_atac.hub.load` open.
 
         Parameters
         ----------
         dir_path
-            Folder; made if absent.
+            {dir_path}
         overwrite
-            Replace a model that is already there.
+            {overwrite}
         save_anndata
-            Write the registered AnnData beside it as ``adata.h5ad``.
+            Also write the registered AnnData, as ``adata.h5ad``.
 
         Raises
         ------
         FileExistsError
-            If a model is there and `overwrite` is False.
+            If there is a model and `overwrite` is False.
         """
         folder = save(
             self.module.net,
@@ -398,13 +424,21 @@ class ChromFound(BaseModelClass):
             self.adata.write_h5ad(folder / "adata.h5ad")
 
     @classmethod
+    @shared_docs
     def load(cls, dir_path: str | Path, adata: AnnData) -> ChromFound:
-        """Open a saved model on a registered AnnData with the same OCRs, in any order.
+        """Open a saved model for a registered AnnData with the same OCRs, in any order.
+
+        Parameters
+        ----------
+        dir_path
+            {saved_folder}
+        adata
+            AnnData that was registered with `setup_anndata`.
 
         Raises
         ------
         ValueError
-            If `adata` has other OCRs than the model was saved with; `from_pretrained` takes any OCR set.
+            If `adata` has other OCRs than those of the saved model; `from_pretrained` works for any OCR set.
         """
         table = Path(dir_path) / OCR_FILE
         if table.is_file():
@@ -414,7 +448,7 @@ class ChromFound(BaseModelClass):
             if len(saved.symmetric_difference(given)):
                 msg = (
                     f"adata has other OCRs than the saved model ({len(given.difference(saved))} of {len(given)} are new). "
-                    "Use ChromFound.from_pretrained(folder, adata), which takes any OCR set, or sfa.pp.map_ocrs(adata, target)."
+                    "Use ChromFound.from_pretrained(folder, adata), which works for any OCR set, or sfa.pp.map_ocrs(adata, target)."
                 )
                 raise ValueError(msg)
         return cls.from_pretrained(Path(dir_path), adata)

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from .._anndata import get_atac
+from .._docs import shared_docs
 from .._logging import logger
 from .._paths import make_folder
 from .._settings import settings
@@ -45,48 +46,48 @@ if TYPE_CHECKING:
 
 _OF_THE_DATA = ("n_peaks", "n_genes", "n_chromosomes", "n_batches", "n_cell_types")
 _SIZES = tuple(field.name for field in fields(EpiFoundationConfig) if field.name not in _OF_THE_DATA)
-# Only which OCRs are open is read.
+# Values need no preparation, because the network only reads which OCRs are open.
 _AS_IT_IS = {"target_sum": None, "log1p": False}
-# Steps between two checkpoints in a folder that nobody will go on from.
+# Number of steps between checkpoints in a temporary folder, from which no run is resumed.
 _NEVER = 2**62
-# Genes times cells of which a decoder holds the hidden units at once.
+# Maximum number of genes times cells for which a decoder holds hidden units at the same time; bounds memory.
 _QUERIES = 250_000
 
 
 class EpiFoundation:
-    """EpiFoundation on the user's own cells (bioRxiv 2025.02.05.636688).
+    """EpiFoundation, trained and applied on the user's own cells (bioRxiv 2025.02.05.636688).
 
-    A transformer over the set of a cell's open peaks, trained to tell which genes are expressed in the same cell.
+    A transformer over the set of open peaks of a cell, trained to predict which genes are expressed in the same cell.
 
     Parameters
     ----------
     mdata
-        Registered with `setup_mudata`. None for a pretrained network that is only to be applied.
+        MuData that was registered with `setup_mudata`. None for a pretrained network that is applied and not trained.
     config
-        Sizes of a new network other than the paper's, such as ``{"d_model": 128, "n_layers": 2}``: the fields of
-        `scfound_atac.nn.EpiFoundationConfig` but for those that the data give. ``{"value_decoder": True}`` adds a decoder of levels of
-        expression. The vocabularies are then the OCRs of `mdata` on chr1 to chr22, X and Y, and its genes.
+        Sizes of a new network that differ from the paper, such as ``{"d_model": 128, "n_layers": 2}``: fields of
+        `scfound_atac.nn.EpiFoundationConfig`, except those that follow from the data. ``{"value_decoder": True}`` adds a decoder of levels
+        of expression. The vocabularies are the OCRs of `mdata` on chr1 to chr22, X and Y, and its genes.
     checkpoint
-        Start from this pretrained network instead; see also `from_pretrained`. OCRs then stand for the peaks of its vocabulary that they
-        overlap, and genes go by name.
+        A pretrained network to start from; see also `from_pretrained`. Each OCR then stands for the peak of the vocabulary that it
+        overlaps, and genes are matched by name.
     gene_chromosomes
-        For a new network: chromosome of each gene. By default ``var["chrom"]`` or ``var["chromosome"]`` of the genes. Genes of unknown
-        chromosome share a token of their own, with a warning.
+        Chromosome of each gene, for a new network; by default ``var["chrom"]`` or ``var["chromosome"]`` of the genes. Genes without a known
+        chromosome get a common token, with a warning.
     seed
-        Seed of the initial weights.
+        Random seed of the initial weights.
 
     Attributes
     ----------
     history
-        The log of the last training run, a row per step; None before.
+        The log of the last training run with a row per step; None before training.
     validation_names
-        The cells that the last training run held out.
+        Names of the cells that the last training run held out.
 
     Raises
     ------
     ValueError
-        If `mdata` is not set up, sizes are not those of a network, `checkpoint` is of another kind, knows none of the genes or was trained
-        with batches where there are none, or if no cell has both modalities and a new network is to be made.
+        If `mdata` is not set up; `config` has no valid sizes; `checkpoint` is of another kind, knows none of the genes, or was trained
+        with batches that `mdata` lacks; or a new network is requested and no cell has both modalities.
 
     Examples
     --------
@@ -109,7 +110,7 @@ class EpiFoundation:
         seed: int = 0,
     ) -> None:
         if checkpoint is not None and (config is not None or gene_chromosomes is not None):
-            msg = "config= and gene_chromosomes= are of a new network: pass them or checkpoint=, not both."
+            msg = "config= and gene_chromosomes= define a new network: pass them or checkpoint=, not both."
             raise ValueError(msg)
         self.mdata, self._is_trained = mdata, checkpoint is not None
         self.history: pd.DataFrame | None = None
@@ -122,7 +123,7 @@ class EpiFoundation:
             self._setup = read_setup(mdata.uns[SETUP_KEY])
         if checkpoint is None:
             if mdata is None:
-                msg = "Pass mdata to make a new network for, or checkpoint= with a pretrained one."
+                msg = "Pass mdata for a new network, or a pretrained one as checkpoint=."
                 raise ValueError(msg)
             checkpoint = self._new_network(mdata, dict(config or {}), gene_chromosomes, seed)
         if checkpoint.model_class != "EpiFoundation":
@@ -135,6 +136,7 @@ class EpiFoundation:
             self._reader.check(mdata)
 
     @classmethod
+    @shared_docs
     def setup_mudata(
         cls,
         mdata: MuData,
@@ -145,22 +147,23 @@ class EpiFoundation:
         modalities: Mapping[str, str] | None = None,
         genome: str | None = None,
     ) -> None:
-        """Register accessibility and expression, and check both.
+        """Register the accessibility and expression of a MuData, and check both.
 
         Parameters
         ----------
         mdata
-            Cells by OCRs, coordinates in ``var`` or in the names, and cells by genes, with the same ``obs_names`` where they are the same
-            cells. Cells of one modality alone are left out of training.
+            Cells x OCRs with coordinates in ``var`` or in the names, and cells x genes. Cells are paired by ``obs_names``; those with only
+            one modality are not used in training.
         layer, rna_layer
-            Layers to read; ``X`` if None. Of accessibility it only matters what is zero; expression may be counts or normalised.
+            Layers with the counts and with the expression; ``X`` if None. Only the open OCRs are used; expression may be counts or
+            normalised.
         batch_key
-            Column of ``obs`` with the batch of each cell, of the accessibility modality or of `mdata`. The network is told it while it
-            predicts expression, so that cell vectors need not hold it.
+            Column of ``obs`` with the batch of each cell, in the accessibility modality or in `mdata`. The network gets the batch when it
+            predicts expression, so that cell vectors need not contain it.
         modalities
-            Their names, if they are not ``{"atac": "atac", "rna": "rna"}``.
+            Names of the modalities, if they are not ``{"atac": "atac", "rna": "rna"}``.
         genome
-            Genome build, if it cannot be recognised; see `scfound_atac.tl.embed`.
+            {genome}
 
         Returns
         -------
@@ -169,26 +172,32 @@ class EpiFoundation:
         Raises
         ------
         TypeError
-            If `mdata` is no MuData.
+            If `mdata` is not a MuData.
         KeyError
-            If there is no such modality, layer or column.
+            If the modality, layer or column does not exist.
         ValueError
-            For coordinates that are not usable, or names of cells or genes that are not unique.
+            If coordinates cannot be used, or names of cells or genes are not unique.
         """
         given = {"layer": layer, "rna_layer": rna_layer, "batch_key": batch_key, "genome": genome}
         mdata.uns[SETUP_KEY] = make_setup(mdata, dict(modalities or {}), given)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, mdata: MuData | None = None) -> EpiFoundation:
-        """Start from pretrained weights: a registry name or a folder, as `scfound_atac.hub.load` takes.
+        """Start from pretrained weights.
 
-        Without `mdata`, or with one that has other OCRs, other genes or cells without a pair, the model can be applied all the same.
+        Parameters
+        ----------
+        model
+            Name from the registry or folder of a model, as for `scfound_atac.hub.load`.
+        mdata
+            MuData that was registered with `setup_mudata`. It may have other OCRs, other genes and cells without a pair, and is not needed
+            to apply the model.
         """
         return cls(mdata, checkpoint=load(model))
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """The network with its vocabularies, as `scfound_atac.tl.embed` takes it."""
+        """The network with its vocabularies, which can be given to `scfound_atac.tl.embed`."""
         return self._checkpoint
 
     @property
@@ -229,52 +238,54 @@ class EpiFoundation:
         strategy: str = "auto",
         seed: int = 0,
     ) -> None:
-        """Train on the cells with both modalities: which genes are expressed (section 3.3.3), and with a decoder of levels, how much.
+        """Train on the cells with both modalities to predict which genes are expressed (section 3.3.3).
 
-        Each time a cell is seen, it is asked for up to `max_genes` genes, half of them expressed in it and half not. Afterwards the model
-        has the weights with the lowest loss on the cells held out. A run that was killed goes on from `output` if the same is called
-        again, and then takes the steps it would have taken.
+        With a decoder of levels, the network also learns how strongly they are expressed.
+
+        Each time the network sees a cell, it predicts up to `max_genes` genes, half of them expressed in the cell and half not. At the end
+        the model has the weights with the lowest loss on the held-out cells. If a run is interrupted, the same call continues it from
+        `output` with the same steps as without the interruption.
 
         Parameters
         ----------
         max_epochs
-            Passes over the training cells; the paper's by default, as are the next five.
+            Number of passes over the training cells. This and the next five defaults are those of the paper.
         batch_size, accumulate
-            Cells per batch, over all processes, and batches per step.
+            Cells per batch over all processes, and batches per step.
         lr
-            Largest learning rate of Adam; it warms up, and falls to zero along one cosine.
+            Maximum learning rate of Adam. It warms up, and falls to zero along a cosine.
         n_warmup_steps
-            Steps of linear warm-up, at most a tenth of the run.
+            Number of steps of linear warm-up, at most a tenth of the run.
         clip
-            Largest norm of the gradient.
+            Maximum norm of the gradient.
         max_genes
-            Most genes that are asked for per cell.
+            Maximum number of genes that are predicted per cell and step.
         train_size
-            Share of the paired cells to train on; the rest is held out. With 1 the last weights are kept.
+            Fraction of the paired cells to train on; the others are held out. With 1 the last weights are kept.
         max_steps
-            Steps to take, instead of `max_epochs`.
+            Number of steps, instead of `max_epochs`.
         validate_every, checkpoint_every
-            Steps between two validations, and between two checkpoints in `output`; one epoch by default.
+            Number of steps between two validations, and between two checkpoints in `output`; one epoch by default.
         precision
-            ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that has it.
+            ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that supports it.
         n_workers
-            Processes that make batches ahead.
+            Number of processes that prepare batches in advance.
         output
-            Folder of the run: ``log.csv``, ``last.ckpt``, and the networks ``best`` and ``final``. A temporary one if None.
+            Folder of the run with ``log.csv``, ``last.ckpt``, and the networks ``best`` and ``final``; a temporary folder if None.
         resume
-            Go on from ``last.ckpt`` in `output` if there is one; start over if False.
+            Continue from ``last.ckpt`` in `output` if there is one; start over if False.
         accelerator, devices, num_nodes, strategy
-            As in `lightning.fabric.Fabric`. Several devices need a script, which each process runs, or torchrun.
+            Hardware to train on, as in `lightning.fabric.Fabric`. Several devices need a script that each process runs, or torchrun.
         seed
-            Seed of the split, of what is drawn, and of dropout.
+            Random seed of the split, of all draws and of dropout.
 
         Raises
         ------
         ValueError
-            If there is no paired cell, values are negative, infinite or NaN, hardly any open OCR is in the vocabulary of a checkpoint, an
-            option makes no run, or `output` holds another run.
+            If there is no paired cell; values are negative, infinite or NaN; hardly any open OCR is in the vocabulary of the checkpoint; an
+            option is out of range; or `output` holds another run.
         FloatingPointError
-            If the loss is no longer a number.
+            If the loss becomes infinite or NaN.
         """
         options = PeakToGeneOptions(
             max_epochs=max_epochs,
@@ -294,10 +305,10 @@ class EpiFoundation:
         )
         sizes = self._checkpoint.net.config
         if self.mdata is None:
-            msg = "The model was opened without data: pass mdata to load() or from_pretrained() to train it."
+            msg = "The model was opened without data: pass mdata= to load() or from_pretrained() to train it."
             raise ValueError(msg)
         if not (sizes.n_bins or sizes.value_decoder):
-            msg = f"Model {self._checkpoint.name!r} has no decoder of expression, so there is nothing to train it on."
+            msg = f"Model {self._checkpoint.name!r} has no decoder of expression, so it cannot be trained."
             raise ValueError(msg)
         if output is not None:
             make_folder(output, "output")
@@ -313,9 +324,10 @@ class EpiFoundation:
             PeakToGeneRun(self._checkpoint, cells, options, fabric, folder=folder, facts=facts, resume=resume).train()
             self._checkpoint = replace(load(folder / BEST), name="trained")
             self.history = pd.read_csv(folder / LOG)
-            fabric.barrier()  # nobody removes the folder before everybody has read
+            fabric.barrier()  # the folder is removed only after every process has read it
         self.validation_names, self._is_trained = names[options.split(len(cells))[1]], True
 
+    @shared_docs
     def get_latent_representation(
         self,
         mdata: MuData | AnnData | None = None,
@@ -325,34 +337,36 @@ class EpiFoundation:
         device: str = "auto",
         seed: int = 0,
     ) -> NDArray[np.float32]:
-        """Cell vectors: the state of [CLS] after the last layer (section 3.3.2).
+        """Compute cell vectors: the state of [CLS] after the last layer (section 3.3.2).
 
         Parameters
         ----------
         mdata
-            Cells to embed, paired or not, with any OCRs on GRCh38: MuData, or AnnData of accessibility alone. The registered ones if None.
+            Cells to embed, paired or not, with any OCRs on GRCh38: a MuData, or an AnnData with the accessibility. The registered ones if
+            None.
         genome
-            Genome build, if it cannot be recognised.
+            {genome}
         batch_size
-            Most cells per forward pass.
+            Maximum number of cells per forward pass; ``"auto"`` chooses it by the memory of the device.
         device
-            ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda"``, ...
+            {device}
         seed
-            Chooses the peaks of cells that have more than the network reads.
+            Random seed. It chooses the peaks of cells that have more than the network reads.
 
         Returns
         -------
-        Array (n_obs, d_model) in the order of the accessibility modality, float32: what `scfound_atac.tl.embed` writes with this model.
+        Array (n_obs, d_model) in the order of the accessibility modality, float32, as `scfound_atac.tl.embed` writes it with this model.
 
         Raises
         ------
         ValueError
-            For coordinates or values that are not usable, or hardly any open OCR in the vocabulary.
+            If coordinates or values cannot be used, or hardly any open OCR is in the vocabulary.
         """
         atac = self._atac(mdata)
         runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
         return self._embed(atac, runner, genome, seed)
 
+    @shared_docs
     def predict_expression(
         self,
         mdata: MuData | AnnData | None = None,
@@ -365,24 +379,30 @@ class EpiFoundation:
         device: str = "auto",
         seed: int = 0,
     ) -> pd.DataFrame:
-        """Expression of genes from accessibility alone.
+        """Predict the expression of genes from accessibility.
 
-        Training shows as many genes that are expressed as are not, so probabilities are high for the share of genes that are expressed;
-        their order over cells and genes is what they tell.
+        In training, half of the genes that the network sees are expressed, so its probabilities exceed the true fraction of expressed
+        genes. Only their order over cells and genes is informative.
 
         Parameters
         ----------
         mdata
-            As in `get_latent_representation`.
+            Cells to predict for, as in `get_latent_representation`; the registered ones if None.
         genes
-            Names from the vocabulary; by default those of the registered data that are in it, or all without data.
+            Names of genes of the vocabulary. By default those of the registered data that are in the vocabulary, or all of it without data.
         kind
             ``"probability"`` that a gene is expressed, or its ``"level"`` on the scale of `scfound_atac.pp.bin_expression`, for a network
-            with a decoder of levels. By default probability, if there is a decoder of it.
+            with a decoder of levels. By default the probability, if there is a decoder for it.
         batch
-            Predict as for this batch; by default each cell's own. For networks that were trained with batches.
-        genome, batch_size, device, seed
-            As in `get_latent_representation`.
+            Predict the expression in this batch; by default in the batch of each cell. Only for networks that were trained with batches.
+        genome
+            {genome}
+        batch_size
+            Maximum number of cells per forward pass; ``"auto"`` chooses it by the memory of the device.
+        device
+            {device}
+        seed
+            Random seed. It chooses the peaks of cells that have more than the network reads.
 
         Returns
         -------
@@ -393,7 +413,8 @@ class EpiFoundation:
         KeyError
             If a gene is not in the vocabulary.
         ValueError
-            As in `get_latent_representation`; for genes named twice, a `kind` that the network cannot give, or a batch that is new to it.
+            If coordinates or values cannot be used, hardly any open OCR is in the vocabulary, genes are repeated, or the network cannot
+            predict this `kind` or does not know the batch.
         """
         atac, net = self._atac(mdata), self._checkpoint.net
         if kind is None:
@@ -426,20 +447,21 @@ class EpiFoundation:
                 values[part] = found.cpu().numpy()
         return pd.DataFrame(values, index=atac.obs_names, columns=names)
 
+    @shared_docs
     def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder that `load` and `scfound_atac.hub.load` open: safetensors, JSON and the vocabularies.
+        """Write a folder with safetensors, JSON and the vocabularies that `load` and `scfound_atac.hub.load` open.
 
         Parameters
         ----------
         dir_path
-            Folder; made if absent.
+            {dir_path}
         overwrite
-            Replace a model that is already there.
+            {overwrite}
 
         Raises
         ------
         FileExistsError
-            If a model is there and `overwrite` is False.
+            If there is a model and `overwrite` is False.
         """
         checkpoint = self._checkpoint
         save(
@@ -453,8 +475,17 @@ class EpiFoundation:
         )
 
     @classmethod
+    @shared_docs
     def load(cls, dir_path: str | Path, mdata: MuData | None = None) -> EpiFoundation:
-        """Open a saved model, on registered data or without; its OCRs and genes need not be those it was trained on."""
+        """Open a saved model, with or without data. The data may have other OCRs and genes than those of the training.
+
+        Parameters
+        ----------
+        dir_path
+            {saved_folder}
+        mdata
+            MuData that was registered with `setup_mudata`; None to apply the model only.
+        """
         return cls.from_pretrained(Path(dir_path), mdata)
 
     def _new_network(
@@ -464,9 +495,9 @@ class EpiFoundation:
         gene_chromosomes: Mapping[str, object] | pd.Series | None,
         seed: int,
     ) -> Checkpoint:
-        """Vocabularies of the data, and a network of their sizes."""
+        """A new network with vocabularies from the data."""
         if unknown := [name for name in sizes if name not in _SIZES]:
-            msg = f"A new network has no {', '.join(unknown[:3])} to set; its sizes are {', '.join(_SIZES)}."
+            msg = f"A new network has no option {', '.join(unknown[:3])}; its sizes are {', '.join(_SIZES)}."
             raise ValueError(msg)
         atac, rna = self._atac(mdata), get_atac(mdata, self._setup["rna"])
         paired_names(atac, rna)
@@ -484,7 +515,9 @@ class EpiFoundation:
             n_batches=len(batches),
         )
         if not (network.n_bins or network.value_decoder):
-            msg = "n_bins=0 without value_decoder=True leaves nothing to train: keep one of the two decoders."
+            msg = (
+                "With n_bins=0 and without value_decoder=True there is nothing to train: keep one of the two decoders."
+            )
             raise ValueError(msg)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -502,7 +535,7 @@ class EpiFoundation:
     def _given(self, data: MuData | AnnData | None) -> MuData | AnnData:
         given = self.mdata if data is None else data
         if given is None:
-            msg = "The model was opened without data: pass the cells it is to be applied to."
+            msg = "The model was opened without data: pass the cells to apply it to."
             raise ValueError(msg)
         return given
 
@@ -511,7 +544,7 @@ class EpiFoundation:
 
     def _embed(self, atac: AnnData, runner: PeakSetRunner, genome: str | None, seed: int) -> NDArray[np.float32]:
         if not self._is_trained:
-            logger.warning("the network is not trained: call train() first")
+            logger.warning("The network is not trained: call train() first")
         cells = self._reader.cells(atac, genome)
         tokenizer = self._reader.tokenizer(cells, runner.net.config.max_tokens, seed)
         return embed_peak_sets(cells, tokenizer, runner, progress=settings.progress_bar)

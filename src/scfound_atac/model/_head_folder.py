@@ -1,4 +1,4 @@
-"""A head in a folder with its backbone: ``model.safetensors`` and ``config.json`` of the backbone, and beside them the head's own files."""
+"""A folder with a head and its backbone: ``model.safetensors`` and ``config.json`` of the backbone, and the files of the head."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _FACTS, _ARRAYS, _VIEW_OCRS, _OCRS = "head.json", "head.safetensors", "view_ocrs
 
 @dataclass(frozen=True)
 class HeadFolder:
-    """What is stored of a head.
+    """The stored parts of a head.
 
     Attributes
     ----------
     kind
-        Class of the head.
+        Name of the class of the head.
     features
-        What it reads, the backbone with it.
+        The features that the head reads, including the backbone.
     facts
-        What JSON can hold.
+        Values that JSON can hold.
     arrays
-        By name, ``group/field``.
+        Arrays by their name, ``group/field``.
     ocrs
-        OCRs that the head itself is tied to, if it is.
+        OCRs to which the head is tied, if it is.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class HeadFolder:
     ocrs: pd.DataFrame | None = None
 
     def group(self, name: str) -> dict[str, NDArray]:
-        """Arrays of one group by field."""
+        """The arrays of one group by the name of their field."""
         return {key.removeprefix(f"{name}/"): x for key, x in self.arrays.items() if key.startswith(f"{name}/")}
 
 
@@ -61,7 +61,7 @@ def write_head_folder(saved: HeadFolder, folder: str | Path, *, overwrite: bool)
     Raises
     ------
     FileExistsError
-        If a model is there and `overwrite` is False.
+        If there is a model and `overwrite` is False.
     """
     from safetensors.numpy import save_file
 
@@ -92,7 +92,7 @@ def write_head_folder(saved: HeadFolder, folder: str | Path, *, overwrite: bool)
 
 
 def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
-    """Open what `write_head_folder` wrote.
+    """Open a folder that `write_head_folder` wrote.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
         msg = f"{folder} holds a {facts.get('kind') if isinstance(facts, dict) else 'something else'}, not a {kind}."
         raise ValueError(msg)
     if facts["format_version"] > _FORMAT_VERSION:
-        msg = f"{folder} was written by a newer version; run `pip install -U scfound-atac`."
+        msg = f"{folder} was written by a newer version of the package; run `pip install -U scfound-atac`."
         raise ValueError(msg)
     view = None
     if "view/idf" in arrays:

@@ -11,6 +11,7 @@ from torch import nn
 
 from .._anndata import NotFoundError, get_atac
 from .._arguments import check_arguments
+from .._docs import shared_docs
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
@@ -40,36 +41,38 @@ HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
 
 
+@shared_docs
 class RNAPredictor:
-    """Predicts expression from accessibility, on top of a pretrained network.
+    """Predict expression from accessibility, on top of a pretrained network.
 
-    A cell is described by the vector that the backbone reads from its open OCRs, whatever the OCR set is, and beside it by the spectral
-    components of its counts on the OCRs of the training cells, as far as it has been measured there. A small network tells the
-    expression of every gene from these features.
+    Two things describe a cell: the vector that the backbone computes from its open OCRs, for any OCR set, and the spectral components of
+    its counts on the OCRs of the training cells, as far as it was measured there. A small network predicts the expression of every gene
+    from these features.
 
     Parameters
     ----------
     model
-        The pretrained network: ``"region-set"``, a ChromFound or an EpiFoundation model, by a name of `scfound_atac.hub.list_models`, a
-        folder or a loaded checkpoint.
+        {backbone}
     head
-        ``"gene-query"``: every gene asks by a vector of its own (bioRxiv 2025.02.05.636688); the vectors start from those of an
-        EpiFoundation backbone that knows the gene. ``"mlp"``: two layers, 1,024 wide between them (arXiv 2505.12638, A.3). The
-        first had the higher correlation on held-out cells of all sets it was compared on (51 and 600 genes) and is the slower one with many
-        genes (``benchmarks/logs/rna.md``); of more than 2,048 a random part is trained on in each step.
+        - ``"gene-query"``: each gene has a vector of its own that queries the cell (bioRxiv 2025.02.05.636688). For an EpiFoundation
+          backbone the vectors of known genes start from its own. With more than 2,048 genes, each step trains a random subset of them.
+        - ``"mlp"``: a hidden layer of width 1,024 (arXiv 2505.12638, section A.3).
+
+        ``"gene-query"`` had the higher correlation on held-out cells of all data sets on which both were compared (51 and 600 genes,
+        ``benchmarks/logs/rna.md``), and is slower for many genes.
     measured
-        Use the spectral components of the counts beside the backbone's vector.
+        {measured}
     seed
-        Of everything that is random.
+        {seed}
 
     Attributes
     ----------
     genes
         Names of the genes that are predicted.
     report
-        After training: scores on the cells held out for testing (`scfound_atac.bench.expression_scores`), numbers of cells, history.
+        After training: scores on test cells (`scfound_atac.bench.expression_scores`), numbers of cells, and the history.
     gene_report
-        The same scores gene by gene.
+        The same scores for each gene.
 
     Examples
     --------
@@ -101,6 +104,7 @@ class RNAPredictor:
         self._net: nn.Module | None = None
         self._scaling: dict[str, NDArray[np.float32]] = {}
 
+    @shared_docs
     def train(
         self,
         mdata: MuData,
@@ -120,42 +124,43 @@ class RNAPredictor:
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> RNAPredictor:
-        """Learn from cells with both modalities; the epoch with the best mean per-gene Pearson correlation on held-out cells is kept.
+        """Learn from cells with both modalities. The epoch with the best mean per-gene Pearson correlation on held-out cells is kept.
 
         Parameters
         ----------
         mdata
-            MuData with accessibility (counts) and expression, or its `scfound_atac.data.Cells` that were read already. Expression is
-            counts, which are scaled to 10,000 per cell and log-transformed, or anything else, which is taken as it is. Cells with one
-            modality alone are left out.
+            MuData with accessibility (counts) and expression, or `scfound_atac.data.Cells` that were read from it. Expression as counts is
+            scaled to 10,000 per cell and log-transformed; other values are used as they are. Cells with only one modality are left out.
         genes
             Genes to predict; all by default.
         split_key
-            Column of ``obs`` whose groups (donors, say) are kept together when 80 % of the cells are taken to train, 10 % to choose the
-            epoch and 10 % to test; cells are drawn one by one if None.
+            Column of ``obs`` with groups, such as donors, that are kept together when cells are divided into 80 % for training, 10 % to
+            choose the epoch and 10 % for testing; cells are drawn one by one if None.
         binned
-            Predict ten levels of expression instead (`scfound_atac.pp.bin_expression`), as EpiFoundation's paper does.
+            Predict ten levels of expression instead of values (`scfound_atac.pp.bin_expression`), as in EpiFoundation's paper.
         layer, rna_layer
-            Layers to read; ``X`` if None.
+            Layers with the counts and with the expression; ``X`` if None.
         modality, rna_modality
             Names of the modalities; ``"atac"`` if None, and ``"rna"``.
         genome
-            Genome build, if it cannot be recognised.
+            {genome}
         max_epochs, lr, weight_decay, train_batch_size
-            Of AdamW with warm-up and cosine. The paper has 10 epochs and 1e-4, for a network that is trained with its backbone.
-        device, batch_size
-            As in `scfound_atac.tl.embed`.
+            Options of AdamW with warm-up and a cosine schedule. The paper trains for 10 epochs at 1e-4, but trains the backbone too.
+        device
+            {device}
+        batch_size
+            {batch_size}
 
         Returns
         -------
-        Itself.
+        The predictor itself.
 
         Raises
         ------
         ValueError
-            If no cell has both modalities, names repeat, values are not usable, or there is nothing to hold out.
+            If no cell has both modalities, names repeat, values cannot be used, or there are too few cells to hold some out.
         KeyError
-            If genes, a column, layer or modality are missing.
+            If genes, a column, layer or modality do not exist.
         """
         check_arguments(
             split_key=split_key,
@@ -210,7 +215,7 @@ class RNAPredictor:
         predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
         scores = expression_scores(target.values[test], predicted)
 
-        # nothing of the predictor has changed before this line
+        # Up to here the predictor is unchanged, so that an error leaves it as it was.
         self._features, self._net, self._scaling = features, net, scaling
         self.genes, self.scale = target.genes, target.scale
         self.gene_report = gene_scores(
@@ -224,7 +229,7 @@ class RNAPredictor:
             "history": history,
         }
         logger.info(
-            "%d genes from %d cells; on %d cells held out: per-gene Pearson %.3f on the mean, flat Pearson %.3f",
+            "%d genes from %d cells; on %d held-out cells: mean per-gene Pearson %.3f, flat Pearson %.3f",
             len(self.genes),
             len(train),
             len(test),
@@ -245,9 +250,10 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(genes), d_gene=vectors.shape[1])
             with torch.no_grad():
                 net.genes.weight[is_known] = vectors[is_known]
-            logger.info("the backbone knows %d of %d genes", int(is_known.sum()), len(genes))
+            logger.info("The backbone knows %d of %d genes", int(is_known.sum()), len(genes))
             return net
 
+    @shared_docs
     def predict(
         self,
         adata: AnnData | MuData,
@@ -259,7 +265,7 @@ class RNAPredictor:
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> pd.DataFrame:
-        """Expression of cells, on the scale of training: cells x genes, float32. `adata` is only read.
+        """Predict the expression of cells, on the scale of training. `adata` is not changed.
 
         Parameters
         ----------
@@ -267,17 +273,29 @@ class RNAPredictor:
             Cells x OCRs with counts, of any OCR set.
         genes
             Some of the genes; all by default.
-        layer, genome, modality, device, batch_size
-            As in `train`.
+        layer
+            {layer}
+        genome
+            {genome}
+        modality
+            {modality}
+        device
+            {device}
+        batch_size
+            {batch_size}
+
+        Returns
+        -------
+        Table of cells x genes, float32.
 
         Raises
         ------
         RuntimeError
-            Before `train`.
+            If the predictor is not trained.
         KeyError
-            For genes that were not trained on.
+            If a gene was not part of the training.
         ValueError
-            If the counts are not usable, or genes repeat.
+            If the counts cannot be used, or genes repeat.
         """
         features, net = self._trained()
         wanted = pd.Index(self.genes if genes is None else gene_names(genes))
@@ -285,7 +303,7 @@ class RNAPredictor:
         columns = pd.Index(self.genes).get_indexer(wanted)
         if (columns < 0).any():
             missing = wanted[columns < 0]
-            msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists what was."
+            msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists those that were."
             raise NotFoundError(msg)
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
@@ -303,26 +321,38 @@ class RNAPredictor:
         x[:, :width] = _standardised(seen, self._scaling["x_mean"][:width], self._scaling["x_scale"][:width])
         if features.view is not None and read.measured is None:
             logger.warning(
-                "Only %.1f %% of the OCRs of the training cells are among these: the prediction rests on the backbone alone",
+                "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
                 100 * read.fraction_ocrs,
             )
         return x
 
     def _trained(self) -> tuple[CellFeatures, nn.Module]:
         if self._features is None or self._net is None:
-            msg = "This predictor has learned nothing yet: call train(mdata) first."
+            msg = "This predictor is not trained: call train(mdata) first."
             raise RuntimeError(msg)
         return self._features, self._net
 
+    @shared_docs
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a folder that `load` opens, and whose backbone `scfound_atac.hub.load` opens: safetensors, JSON and OCR tables.
+        """Write a folder with safetensors, JSON and OCR tables that `load` opens; `scfound_atac.hub.load` opens its backbone.
+
+        Parameters
+        ----------
+        folder
+            {dir_path}
+        overwrite
+            {overwrite}
+
+        Returns
+        -------
+        The folder.
 
         Raises
         ------
         FileExistsError
-            If a model is there and `overwrite` is False.
+            If there is a model and `overwrite` is False.
         RuntimeError
-            Before `train`.
+            If the predictor is not trained.
         """
         features, net = self._trained()
         arrays = {f"net/{name}": x.detach().cpu().numpy() for name, x in net.state_dict().items()}
@@ -333,15 +363,21 @@ class RNAPredictor:
         return write_head_folder(HeadFolder(_KIND, features, facts, arrays), folder, overwrite=overwrite)
 
     @classmethod
+    @shared_docs
     def load(cls, folder: str | Path) -> RNAPredictor:
-        """Open what `save` wrote.
+        """Open a saved predictor.
+
+        Parameters
+        ----------
+        folder
+            {saved_folder}
 
         Raises
         ------
         FileNotFoundError
-            If the folder lacks one of its files.
+            If a file of the folder is missing.
         ValueError
-            If it holds something else, or a file is damaged.
+            If the folder holds something else, or a file is damaged.
         """
         saved = read_head_folder(folder, _KIND)
         facts = saved.facts
@@ -366,7 +402,7 @@ class RNAPredictor:
 
 
 def _scale(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Standard deviation of each column, exactly 0 where nothing varies, so that such a gene is predicted as what it always is."""
+    """Standard deviation of each column; exactly 0 for a constant column, so that the prediction of a constant gene is its constant."""
     varies = (values != values[:1]).any(axis=0)
     return np.where(varies, values.std(axis=0, dtype=np.float64), 0).astype(np.float32)
 
@@ -378,7 +414,7 @@ def _standardised(
 
 
 def _gene_vectors(checkpoint: Checkpoint, genes: list[str]) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """What an EpiFoundation knows of genes: (n_genes, D) and which it knows (n_genes,); None if it is no such backbone."""
+    """Vectors of the genes in an EpiFoundation (n_genes, D), and which genes it knows (n_genes,); None for other backbones."""
     vocabularies = checkpoint.vocabularies
     if vocabularies is None or not checkpoint.net.config.n_genes:
         return None

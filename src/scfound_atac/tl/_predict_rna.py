@@ -86,7 +86,7 @@ def predict_rna(
     genome
         Genome build of both, ``"GRCh38"``, if it cannot be recognised.
     max_epochs
-        Maximum number of passes over the training cells; the epoch with the best validation loss is kept.
+        Maximum number of passes over the training cells; the epoch with the best mean correlation per gene on held-out cells is kept.
     device
         {device}
     batch_size
