@@ -112,8 +112,8 @@ def rna_baselines(
         labels_key=labels_key, rna_layer=rna_layer, rna_modality=rna_modality, n_components=n_components, seed=seed
     )
     source, target = (
-        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=False)
-        for data, role in ((train, "train"), (test, "test"))
+        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=has_places)
+        for data, role, has_places in ((train, "train", False), (test, "test", "gene-activity" in chosen))
     )
     cells, measured = _training_expression(train, source, expression, rna_layer, rna_modality)
     order = same_ocrs(source, target)
@@ -192,6 +192,7 @@ def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
         )
         raise ValueError(msg)
     cells = test.as_anndata()
+    cells.var, cells.uns["genome"] = test.ocrs, "GRCh38"
     gene_activity(cells, genes=known)
     found = symbols.get_indexer(cells.uns["gene_activity"]["genes"].index)
     logger.info("gene-activity: %d of %d genes have OCRs", len(found), len(symbols))

@@ -38,10 +38,10 @@ _BED = re.compile(r"\.(?:bed|narrowpeak|broadpeak)(?:\.gz)?$", re.IGNORECASE)
 
 def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
     """Var table with checked coordinates of what the user gave as target."""
-    from anndata import AnnData
+    from anndata import AnnData, Raw
     from mudata import MuData
 
-    if isinstance(target, AnnData | MuData):
+    if isinstance(target, AnnData | MuData | Raw) or hasattr(target, "to_memory"):
         atac = get_atac(target, modality, "target")
         declared = declared_genome(atac.uns.get("genome")) or "GRCh38"
         columns, ocrs = read_columns(atac, role_of(target, modality, "target"), declared)
@@ -74,11 +74,7 @@ def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
 def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
     if isinstance(target, str | Path):
         if _CELLS.search(str(target)):
-            msg = (
-                f"target={str(target)!r} is a path of cells. Read it first: target = anndata.read_h5ad(path), or anndata.read_zarr, or "
-                "mudata.read_h5mu."
-            )
-            raise TypeError(msg)
+            get_atac(target, role="target")  # says how to read it
         if Path(target).is_file() or _BED.search(str(target)):
             return _named(read_bed_ocrs(target))
     from ..hub.loading import as_checkpoint
