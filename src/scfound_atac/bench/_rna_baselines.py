@@ -153,6 +153,9 @@ def _training_expression(
         values = np.vstack([chunk.toarray() for _, chunk in iter_rows(matrix)])
         expression = pd.DataFrame(values, rna.obs_names, rna.var_names)
     elif not isinstance(expression, pd.DataFrame):
+        if hasattr(expression, "obs_names"):
+            msg = "expression= takes a DataFrame or an array, cells x genes; of an AnnData pass expression.to_df()."
+            raise TypeError(msg)
         values = expression.toarray() if sparse.issparse(expression) else np.asarray(expression)
         if values.ndim != 2 or len(values) != len(atac):
             msg = f"expression has shape {values.shape}, but there are {len(atac)} training cells: one row per cell is needed."

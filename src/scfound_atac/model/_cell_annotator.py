@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from .. import __version__
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
@@ -166,6 +166,7 @@ class CellAnnotator:
         ValueError
             If there are fewer than two labels, the counts are not usable, or the mode is none of the backbone's.
         """
+        check_single(mode=mode)
         check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, most_lost=most_lost)
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._anndata import get_atac, role_of
+from .._arguments import check_arguments
 from .._logging import logger
 from ..data import Cells
 from ..data.cells import read_columns
@@ -163,6 +164,7 @@ def map_ocrs(
     """
     from anndata import AnnData
 
+    check_arguments(min_overlap=min_overlap, min_coverage=min_coverage, min_kept=min_kept)
     if min_overlap < 1 or not 0 <= min_coverage <= 1 or not 0 <= min_kept <= 1:
         msg = f"min_overlap={min_overlap} must be at least 1 base, min_coverage={min_coverage} and min_kept={min_kept} between 0 and 1."
         raise ValueError(msg)
