@@ -26,6 +26,7 @@ _WHOLE: dict[str, int | None] = {
     "upstream": None,
     "downstream": None,
     "max_epochs": None,
+    "train_batch_size": None,
 }
 _NUMBERS = frozenset(
     (
@@ -62,6 +63,20 @@ def check_arguments(**given: Any) -> None:
     for name, value in given.items():
         if value is not None or name not in _NONE:
             _check(name, value)
+
+
+def check_single(**given: Any) -> None:
+    """Refuse tables, lists and objects for arguments that take one word, number or None.
+
+    Raises
+    ------
+    TypeError
+        If one is anything else.
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, str | bool | int | float | np.number | np.bool_):
+            msg = f"{name}= takes one value, not {type(value).__name__}."
+            raise TypeError(msg)
 
 
 def is_whole(value: Any) -> bool:

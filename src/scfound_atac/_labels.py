@@ -71,6 +71,24 @@ def is_label(values: pd.Series) -> NDArray[np.bool_]:
     return np.array([not _stands_for_none(text) for text in texts], dtype=bool)[codes]
 
 
+def label_array(values: Any, argument: str) -> NDArray[np.object_]:
+    """The labels that were given as `argument`, one per cell.
+
+    Raises
+    ------
+    TypeError
+        If it is no list, array or column.
+    """
+    is_list = isinstance(values, list | tuple | np.ndarray | pd.Series | pd.Index | pd.Categorical) or (
+        hasattr(values, "__array__") and not hasattr(values, "obs_names")
+    )
+    found = np.asarray(values, dtype=object) if is_list else None
+    if found is None or found.ndim != 1:
+        msg = f"{argument}= takes one label per cell, such as adata.obs['cell_type']; got {type(values).__name__}."
+        raise TypeError(msg)
+    return found
+
+
 def label_texts(values: Any) -> pd.Series:
     """Labels as text, missing where a cell has none, with the index of `values` if it has one."""
     column = values if isinstance(values, pd.Series) else pd.Series(np.asarray(values, dtype=object))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from ._labels import label_texts
+from ._labels import label_array, label_texts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,13 @@ def annotation_scores(
     """
     from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
+    label_array(truth, "truth"), label_array(predicted, "predicted")
+    if not isinstance(unknown, str):
+        msg = f"unknown= takes a text; got {type(unknown).__name__}."
+        raise TypeError(msg)
+    if probabilities is not None and not isinstance(probabilities, pd.DataFrame):
+        msg = f"probabilities= takes a DataFrame, cells x labels; got {type(probabilities).__name__}."
+        raise TypeError(msg)
     true = _labels(truth, unknown)
     guess = _labels(_in_order(predicted, truth, "predicted"), unknown)
     kept = (true != unknown).to_numpy()

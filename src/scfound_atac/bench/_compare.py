@@ -128,6 +128,9 @@ def compare(
     """
     check_arguments(n_cells=n_cells, n_components=n_components, n_seeds=n_seeds, seed=seed, name=name)
     fractions, smooth = _listed("fractions", fractions), _listed("smooth", smooth)
+    if wrong := [value for value in smooth if not isinstance(value, bool | np.bool_)]:
+        msg = f"smooth= takes True, False or both, got {wrong[0]!r:.40}."
+        raise TypeError(msg)
     wrong = [fraction for fraction in fractions if not _is_fraction(fraction)]
     if wrong:
         msg = f"fractions must be above 0 and at most 1, got {wrong[:3]}."

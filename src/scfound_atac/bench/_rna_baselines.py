@@ -117,8 +117,8 @@ def rna_baselines(
         labels_key=labels_key, rna_layer=rna_layer, rna_modality=rna_modality, n_components=n_components, seed=seed
     )
     source, target = (
-        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=False)
-        for data, role in ((train, "train"), (test, "test"))
+        Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=has_places)
+        for data, role, has_places in ((train, "train", False), (test, "test", "gene-activity" in chosen))
     )
     cells, measured = _training_expression(train, source, expression, rna_layer, rna_modality)
     order = same_ocrs(source, target)
@@ -158,6 +158,9 @@ def _training_expression(
         values = np.vstack([chunk.toarray() for _, chunk in iter_rows(matrix)])
         expression = pd.DataFrame(values, rna.obs_names, rna.var_names)
     elif not isinstance(expression, pd.DataFrame):
+        if hasattr(expression, "obs_names"):
+            msg = "expression= takes a DataFrame or an array, cells x genes; of an AnnData pass expression.to_df()."
+            raise TypeError(msg)
         values = expression.toarray() if sparse.issparse(expression) else np.asarray(expression)
         if values.ndim != 2 or len(values) != len(atac):
             msg = f"expression has shape {values.shape}, but there are {len(atac)} training cells: one row per cell is needed."
@@ -197,6 +200,7 @@ def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
         )
         raise ValueError(msg)
     cells = test.as_anndata()
+    cells.var, cells.uns["genome"] = test.ocrs, "GRCh38"
     gene_activity(cells, genes=known)
     found = symbols.get_indexer(cells.uns["gene_activity"]["genes"].index)
     logger.info("gene-activity: %d of %d genes have OCRs", len(found), len(symbols))

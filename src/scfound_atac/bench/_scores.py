@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._arguments import check_arguments
-from .._labels import is_label, read_labels
+from .._labels import is_label, label_array, read_labels
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -136,8 +136,13 @@ def knn_accuracy(
 
 def _checked(embedding: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The embedding as float64, and the labels as numbers from 0."""
-    points = np.asarray(embedding, dtype=np.float64)
-    names = pd.Series(np.asarray(labels, dtype=object))
+    try:
+        points = np.asarray(embedding, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"embedding= takes an array, cells x components, such as adata.obsm['X_sfa']; got {type(embedding).__name__}."
+        raise TypeError(msg) from error
+    values = label_array(labels, "labels")
+    names = pd.Series(values)
     if points.ndim != 2 or len(points) != len(names) or not points.shape[1]:
         msg = f"The embedding has shape {points.shape}, but there are {len(names)} labels: one row per label is needed."
         raise ValueError(msg)

@@ -166,7 +166,7 @@ def declared_genome(value: Any) -> str | None:
         elif isinstance(one, str):
             builds.append(str(one).strip())
         elif not (pd.api.types.is_scalar(one) and pd.isna(one)):
-            msg = f'The genome build must be text such as "GRCh38", not {type(one).__name__} ({one!r:.60}).'
+            msg = f'The genome build must be text such as "GRCh38", not {type(one).__name__}.'
             raise TypeError(msg)
     builds = list(dict.fromkeys(build for build in builds if build and build.lower() not in ("nan", "none")))
     if len({"GRCh38" if _is_grch38(build) else build for build in builds}) > 1:

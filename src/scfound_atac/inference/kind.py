@@ -6,12 +6,14 @@ A kind is one file: a subclass of `Kind` with the few methods below. `kinds.py` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
+from .._arguments import check_single
 from .._logging import logger
 from ..data.factors import region_factors
 from ..data.fit_rows import N_FIT_CELLS, fit_rows
@@ -19,7 +21,7 @@ from ..genome import genome_order
 from .options import refuse_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -188,6 +190,9 @@ class Kind(ABC):
         ValueError
             If an option is not one of the model's.
         """
+        check_single(pooling=request.pooling, n_components=request.n_components)
+        if not isinstance(request.recipe, Mapping):
+            check_single(recipe=request.recipe)
         if not self.has_recipe and request.recipe != "auto":
             msg = (
                 f"Model {self.name!r} has no option recipe={request.recipe!r}: it takes counts and prepares them as it was trained. Leave "

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .._arguments import check_single
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,6 +48,7 @@ def check_options(precision: str, batch_size: object) -> None:
     ValueError
         If one of them is that.
     """
+    check_single(precision=precision, batch_size=batch_size)
     if precision not in PRECISIONS:
         msg = f"Unknown precision {precision!r}; use one of {PRECISIONS}."
         raise ValueError(msg)

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from .. import __version__
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._labels import read_labels
 from .._logging import logger
@@ -177,6 +177,7 @@ class CellAnnotator:
         ValueError
             If there are fewer than two labels, the counts cannot be used, or the backbone does not have this mode.
         """
+        check_single(mode=mode)
         check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost)
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."

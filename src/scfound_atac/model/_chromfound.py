@@ -135,6 +135,9 @@ class ChromFound(BaseModelClass):
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
             raise ValueError(msg)
+        if hasattr(adata, "mod"):
+            msg = 'adata must be an AnnData, got MuData. Pass the modality that holds accessibility: adata = adata["atac"].'
+            raise TypeError(msg)
         Cells.read(
             adata,
             layer=layer,

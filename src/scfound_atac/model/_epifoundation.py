@@ -362,9 +362,9 @@ class EpiFoundation:
         ValueError
             If coordinates or values cannot be used, or hardly any open OCR is in the vocabulary.
         """
-        atac = self._atac(mdata)
+        self._atac(mdata)
         runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
-        return self._embed(atac, runner, genome, seed)
+        return self._embed(mdata, runner, genome, seed)
 
     @shared_docs
     def predict_expression(
@@ -431,7 +431,7 @@ class EpiFoundation:
         ids, chromosomes = reader.vocabularies.gene_ids(names)
         batches = reader.batch_ids(self._given(mdata), atac, atac.obs_names, batch)
         runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
-        vectors = self._embed(atac, runner, genome, seed)
+        vectors = self._embed(mdata, runner, genome, seed)
         values = np.empty((len(vectors), len(names)), dtype=np.float32)
         n_cells = max(1, _QUERIES // max(1, len(names)))
         with torch.inference_mode():
@@ -540,11 +540,13 @@ class EpiFoundation:
         return given
 
     def _atac(self, data: MuData | AnnData | None) -> AnnData:
-        return get_atac(self._given(data), self._setup["atac"])
+        return get_atac(self._given(data), self._setup["atac"], "mdata")
 
-    def _embed(self, atac: AnnData, runner: PeakSetRunner, genome: str | None, seed: int) -> NDArray[np.float32]:
+    def _embed(
+        self, data: MuData | AnnData | None, runner: PeakSetRunner, genome: str | None, seed: int
+    ) -> NDArray[np.float32]:
         if not self._is_trained:
             logger.warning("The network is not trained: call train() first")
-        cells = self._reader.cells(atac, genome)
+        cells = self._reader.cells(self._given(data), genome)
         tokenizer = self._reader.tokenizer(cells, runner.net.config.max_tokens, seed)
         return embed_peak_sets(cells, tokenizer, runner, progress=settings.progress_bar)

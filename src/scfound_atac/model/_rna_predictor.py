@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._anndata import NotFoundError, get_atac
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._logging import logger
 from .._settings import settings
@@ -89,6 +89,7 @@ class RNAPredictor:
         measured: bool = True,
         seed: int = 0,
     ) -> None:
+        check_single(head=head)
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
@@ -168,6 +169,7 @@ class RNAPredictor:
             rna_layer=rna_layer,
             rna_modality=rna_modality,
             max_epochs=max_epochs,
+            train_batch_size=train_batch_size,
             lr=lr,
             weight_decay=weight_decay,
         )

@@ -69,7 +69,7 @@ def aggregate_neighbors(
     """
     target = get_target(adata, modality, copy=copy)
     check_key(key_added)
-    check_arguments(n_neighbors=n_neighbors, n_components=n_components, seed=seed)
+    check_arguments(layer=layer, n_neighbors=n_neighbors, n_components=n_components, seed=seed)
     refuse_lost(target, key_added, slot="layers", layer=layer, default="neighbor_sum", role=role_of(adata, modality))
     cells = Cells.read(adata, layer=layer, modality=modality, values="any", coordinates=False)
     total = neighbor_sum(cells.to_memory(), n_neighbors=n_neighbors, n_components=n_components, seed=seed)

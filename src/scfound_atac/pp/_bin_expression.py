@@ -63,7 +63,7 @@ def bin_expression(
     """
     rna = get_target(adata, modality, copy=copy, holds="expression")
     check_key(key_added)
-    check_arguments(n_bins=n_bins)
+    check_arguments(layer=layer, n_bins=n_bins)
     role = role_of(adata, modality)
     refuse_lost(rna, key_added, slot="layers", layer=layer, default="binned", role=role)
     matrix = get_matrix(rna, layer, role)

@@ -90,6 +90,9 @@ def ocrs_to_keep(
     if groups is None:
         keep = counts.getnnz(axis=0) >= (min_cells or 0)
     else:
+        if not 0 <= min_fraction <= 1:
+            msg = f"min_fraction={min_fraction} must lie between 0 and 1."
+            raise ValueError(msg)
         keep = np.zeros(counts.shape[1], dtype=bool)
         for group in range(groups.max() + 1):
             cells = np.flatnonzero(groups == group)

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from .._anndata import get_atac, role_of
+from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._logging import logger
 from ..data import Cells
@@ -39,10 +40,10 @@ _BED = re.compile(r"\.(?:bed|narrowpeak|broadpeak)(?:\.gz)?$", re.IGNORECASE)
 
 def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
     """Table with checked coordinates, one row per OCR, of whatever was given as target."""
-    from anndata import AnnData
+    from anndata import AnnData, Raw
     from mudata import MuData
 
-    if isinstance(target, AnnData | MuData):
+    if isinstance(target, AnnData | MuData | Raw) or hasattr(target, "to_memory"):
         atac = get_atac(target, modality, "target")
         declared = declared_genome(atac.uns.get("genome")) or "GRCh38"
         columns, ocrs = read_columns(atac, role_of(target, modality, "target"), declared)
@@ -75,11 +76,7 @@ def _target_var(target: Target, modality: str | None) -> pd.DataFrame:
 def _of_path_or_model(target: str | Path | Checkpoint) -> pd.DataFrame:
     if isinstance(target, str | Path):
         if _CELLS.search(str(target)):
-            msg = (
-                f"target={str(target)!r} is a path of cells. Read it first: target = anndata.read_h5ad(path), or anndata.read_zarr, or "
-                "mudata.read_h5mu."
-            )
-            raise TypeError(msg)
+            get_atac(target, role="target")  # says how to read it
         if Path(target).is_file() or _BED.search(str(target)):
             return _named(read_bed_ocrs(target))
     from ..hub.loading import as_checkpoint
@@ -170,6 +167,7 @@ def map_ocrs(
     """
     from anndata import AnnData
 
+    check_arguments(min_overlap=min_overlap, min_coverage=min_coverage, min_kept=min_kept)
     if min_overlap < 1 or not 0 <= min_coverage <= 1 or not 0 <= min_kept <= 1:
         msg = f"min_overlap={min_overlap} must be at least 1 base, min_coverage={min_coverage} and min_kept={min_kept} between 0 and 1."
         raise ValueError(msg)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .._anndata import get_atac, role_of
+from .._anndata import get_atac, get_target, role_of
 from .._docs import shared_docs
 from .._logging import logger
 from ..data.cells import read_columns
@@ -56,8 +56,8 @@ def parse_ocrs(
     ValueError
         If names cannot be read, coordinates are invalid or repeated, or OCRs are not on GRCh38.
     """
-    role = role_of(adata, modality)
-    columns, ocrs = read_columns(get_atac(adata, modality), role, genome)
+    atac = get_target(adata, modality, copy=copy)
+    columns, ocrs = read_columns(atac, role_of(adata, modality), genome)
 
     result = adata.copy() if copy else adata
     atac = get_atac(result, modality)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .._anndata import get_atac, get_target
-from .._arguments import check_arguments, is_whole
+from .._arguments import check_arguments, check_single, is_whole
 from .._docs import shared_docs
 from .._labels import read_labels
 from ..data import Cells, prepare_rows
@@ -94,6 +94,7 @@ def recipe_chromfound(
         log1p=log1p,
         seed=seed,
     )
+    check_single(aggregate=aggregate)
     if not isinstance(aggregate, bool | np.bool_) and not (is_whole(aggregate) and aggregate >= 0):
         msg = f"aggregate={aggregate!r} must be True, False or a number of neighbours."
         raise TypeError(msg)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import get_atac, get_target, refuse_lost, role_of
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import annotation_keys
 from .._logging import logger
@@ -136,6 +136,7 @@ def annotate(
         raise ValueError(msg)
     atac = get_target(adata, modality, copy=copy)
     role = role_of(adata, modality)
+    check_single(mode=mode, key_added=key_added)
     check_arguments(
         labels_key=labels_key, layer=layer, reference_layer=reference_layer, n_neighbors=n_neighbors, seed=seed
     )

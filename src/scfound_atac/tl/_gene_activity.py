@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import get_atac, get_target, refuse_lost, role_of
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
@@ -118,6 +118,7 @@ def gene_activity(
     """
     source = get_target(adata, modality, copy=copy)
     check_key(key_added)
+    check_single(weights=weights, normalize=normalize)
     check_arguments(upstream=upstream, downstream=downstream)
     if normalize not in ("log1p", "total", None):
         msg = f"Unknown normalize={normalize!r}; use 'log1p', 'total' or None."

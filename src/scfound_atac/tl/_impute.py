@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import __version__
 from .._anndata import get_atac, get_target, refuse_lost, role_of
-from .._arguments import check_arguments
+from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import IMPUTED, check_key
 from .._logging import logger
@@ -133,7 +133,8 @@ def impute(
 
     source = get_target(adata, modality, copy=copy) if out is None else get_atac(adata, modality)
     check_key(key_added)
-    check_arguments(copy=copy, threshold=threshold, seed=seed)
+    check_single(n_kept=n_kept)
+    check_arguments(copy=copy, layer=layer, threshold=threshold, seed=seed)
     role = role_of(adata, modality)
     _check_sizes(n_kept, threshold)
     target = None if out is None else check_path(out)

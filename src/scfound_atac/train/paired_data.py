@@ -39,6 +39,7 @@ def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, st
     from mudata import MuData
 
     if not isinstance(mdata, MuData):
+        get_atac(mdata, role="mdata")  # says what to do about anything but an AnnData
         msg = f"Expected MuData, got {type(mdata).__name__}: mudata.MuData({{'atac': atac, 'rna': rna}}) makes one."
         raise TypeError(msg)
     if unknown := set(modalities) - set(DEFAULT_SETUP):
@@ -112,15 +113,16 @@ class DataReader:
         genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
         return [gene for gene in genes if gene in vocabularies.known_genes]
 
-    def cells(self, atac: AnnData, genome: str | None) -> Cells:
+    def cells(self, data: MuData | AnnData, genome: str | None) -> Cells:
         """The cells' accessibility, checked; any value above zero is open."""
         declared = next((x for x in (genome, self.setup.get("genome")) if x is not None), None)
         return Cells.read(
-            atac,
+            data,
             layer=self.setup.get("layer"),
             genome=declared,
-            layer_argument="atac_layer",
-            role=f'mdata["{self.setup["atac"]}"]',
+            modality=self.setup["atac"],
+            layer_argument="layer",
+            role="mdata",
             values="any",
         )
 
@@ -162,7 +164,7 @@ class DataReader:
         names = paired_names(atac, rna)
         if n_unpaired := atac.n_obs + rna.n_obs - 2 * len(names):
             logger.warning("%d cells that have one modality alone are left out of training", n_unpaired)
-        atac_cells = self.cells(atac, None)
+        atac_cells = self.cells(mdata, None)
         tokenizer = self.tokenizer(atac_cells, len(self.vocabularies.peaks))
         tokens: list[NDArray[np.int32]] = []
         for _, chunk in atac_cells.iter_rows(rows=atac.obs_names.get_indexer(names)):
