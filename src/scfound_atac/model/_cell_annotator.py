@@ -438,13 +438,25 @@ class CellAnnotator:
             name: LinearHead.from_arrays(saved.group(name)) for name in ("all", "known") if saved.group(name)
         }
         if annotator.mode == "paper":
-            head = {name: torch.from_numpy(x) for name, x in saved.group("paper").items()}
+            head = {name: torch.from_numpy(x) for name, x in _renamed(saved.group("paper")).items()}
             annotator._paper = {"head": head, "temperature": facts["paper_temperature"], "ocrs": saved.ocrs}
         return annotator
 
     def __repr__(self) -> str:
         what = f"{len(self.labels)} labels of {self.labels_key!r}, mode {self.mode!r}" if self.labels else "not trained"
         return f"CellAnnotator on {self.checkpoint.name!r}: {what}"
+
+
+def _renamed(head: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Weights of a paper's head by the names of today.
+
+    Before version 0.2 the head of a peak-set network kept its last layer, ``fc``, beside the others, ``mlp``; since then all are numbered
+    in one sequence, as in the authors' weights. The head that reads every OCR (``per_ocr``) has both names still.
+    """
+    if "fc.weight" not in head or any(name.startswith("per_ocr.") for name in head):
+        return head
+    last = 1 + max(int(name.split(".")[1]) for name in head if name.startswith("mlp."))
+    return {name.removeprefix("mlp.").replace("fc.", f"{last}."): x for name, x in head.items()}
 
 
 def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels: list[str]) -> pd.Series:
