@@ -15,6 +15,7 @@ from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
+from ..data.fit_rows import N_FIT_CELLS
 from ..genome import genome_order, ocr_names
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
@@ -123,6 +124,7 @@ class CellAnnotator:
         modality: str | None = None,
         n_neighbors: int = 15,
         max_known_lost: float = 0.05,
+        n_fit_cells: int = N_FIT_CELLS,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
         **finetune_options: Any,
@@ -150,6 +152,8 @@ class CellAnnotator:
             as many cells.
         max_known_lost
             Largest share of known cells that the threshold may turn into unknown ones, as far as held-out cells tell.
+        n_fit_cells
+            Maximum number of cells to which the spectral components are fitted; they are chosen by seed and name.
         device, batch_size
             As in `scfound_atac.tl.embed`.
         **finetune_options
@@ -169,7 +173,9 @@ class CellAnnotator:
         ValueError
             If there are fewer than two labels, the counts are not usable, or the mode is none of the backbone's.
         """
-        check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost)
+        check_arguments(
+            labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost, n_fit_cells=n_fit_cells
+        )
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."
             raise ValueError(msg)
@@ -207,7 +213,8 @@ class CellAnnotator:
                 cells, codes, len(labels), mode, finetune_options, run
             )
         learnt_from = cells.subset(np.setdiff1d(np.arange(len(codes)), held_out))
-        features = CellFeatures.fit(checkpoint, learnt_from, measured=self.measured and mode != "paper", seed=self.seed)
+        fit: dict[str, Any] = {"n_fit_cells": n_fit_cells, "seed": self.seed}
+        features = CellFeatures.fit(checkpoint, learnt_from, measured=self.measured and mode != "paper", **fit)
         if mode == "paper":
             seen = {"all": paper.pop("vectors")}
         else:
@@ -222,7 +229,7 @@ class CellAnnotator:
         heads = {name: head for name, (head, _) in fitted.items()}
         report = fitted["all"][1]
         if features.view is not None:  # what was held out has told how sure to be; labels are told by all cells
-            view = CellFeatures.fit(checkpoint, cells, seed=self.seed).view
+            view = CellFeatures.fit(checkpoint, cells, **fit).view
             assert view is not None
             features = CellFeatures(checkpoint, view)
             heads["all"] = refit_head(heads["all"], np.hstack([seen["known"], view(cells)]), codes, self.seed)
