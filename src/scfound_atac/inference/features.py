@@ -96,11 +96,19 @@ class CellFeatures:
     view: MeasuredView | None
 
     @classmethod
-    def fit(cls, checkpoint: Checkpoint, cells: Cells, *, measured: bool = True, seed: int = 0) -> CellFeatures:
-        """Fit the measured view to a reference."""
+    def fit(
+        cls,
+        checkpoint: Checkpoint,
+        cells: Cells,
+        *,
+        measured: bool = True,
+        n_fit_cells: int = N_FIT_CELLS,
+        seed: int = 0,
+    ) -> CellFeatures:
+        """Fit the measured view to a reference, to at most `n_fit_cells` of its cells."""
         if not measured:
             return cls(checkpoint, None)
-        rows = fit_rows(cells.names, N_FIT_CELLS, seed)
+        rows = fit_rows(cells.names, n_fit_cells, seed)
         return cls(checkpoint, MeasuredView.fit(cells, rows, n_components=N_MEASURED, seed=seed))
 
     def __call__(

@@ -17,7 +17,6 @@ import numpy as np
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
-from ..data.fit_rows import N_FIT_CELLS
 from .kind import Openness, is_known
 from .profiles import only
 
@@ -91,7 +90,12 @@ def group_openness(kind: Kind, cells: Cells, request: Request, reader: NetworkVe
     # by name, so that the order of cells plays no part
     by_name = np.random.default_rng(request.seed).permutation(np.argsort(cells.names.astype(str), kind="stable"))
     groups = group_profiles(
-        cells, vectors, reader, kept=is_known(order, cells.n_ocrs), fit_order=by_name, seed=request.seed
+        cells,
+        vectors,
+        reader,
+        kept=is_known(order, cells.n_ocrs),
+        fit_order=by_name[: request.n_fit_cells],
+        seed=request.seed,
     )
     return Openness(lambda _, rows: groups(vectors[rows]), order, {"n_groups": len(groups.centres)})
 
@@ -118,13 +122,13 @@ def group_profiles(
     kept
         OCRs that take part, shape (n_ocrs,).
     fit_order
-        Row numbers of the cells from which groups are found, in the order that the search starts from; at most 20,000 are used.
+        Row numbers of the cells from which groups are found, in the order that the search starts from.
     seed
         Seed of the search.
     """
     # 1. Groups, and how much each cell belongs to them.
     n_cells, k = len(vectors), n_groups(len(vectors))
-    centres = _centres(vectors[fit_order[:N_FIT_CELLS]], k, seed)  # (K, d)
+    centres = _centres(vectors[fit_order], k, seed)  # (K, d)
 
     # 2. One pass over the cells: c, w, and the mean cell vector of each group.
     n_open = np.zeros((k, len(kept)), dtype=np.float32)  # c: (K, L)

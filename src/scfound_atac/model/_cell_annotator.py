@@ -16,6 +16,7 @@ from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
+from ..data.fit_rows import N_FIT_CELLS
 from ..genome import genome_order, ocr_names
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
@@ -125,6 +126,7 @@ class CellAnnotator:
         modality: str | None = None,
         n_neighbors: int = 15,
         max_known_lost: float = 0.05,
+        n_fit_cells: int = N_FIT_CELLS,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
         **finetune_options: Any,
@@ -154,6 +156,8 @@ class CellAnnotator:
             queries with fewer than ``10 * n_neighbors`` cells.
         max_known_lost
             Maximum fraction of cells of known types that may be called unknown, as estimated on held-out cells.
+        n_fit_cells
+            Maximum number of cells to which the spectral components are fitted; they are chosen by seed and name.
         device
             {device}
         batch_size
@@ -178,7 +182,9 @@ class CellAnnotator:
             If there are fewer than two labels, the counts cannot be used, or the backbone does not have this mode.
         """
         check_single(mode=mode)
-        check_arguments(labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost)
+        check_arguments(
+            labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost, n_fit_cells=n_fit_cells
+        )
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."
             raise ValueError(msg)
@@ -221,7 +227,8 @@ class CellAnnotator:
                 cells, codes, len(labels), mode, finetune_options, run
             )
         learnt_from = cells.subset(np.setdiff1d(np.arange(len(codes)), held_out))
-        features = CellFeatures.fit(checkpoint, learnt_from, measured=self.measured and mode != "paper", seed=self.seed)
+        fit: dict[str, Any] = {"n_fit_cells": n_fit_cells, "seed": self.seed}
+        features = CellFeatures.fit(checkpoint, learnt_from, measured=self.measured and mode != "paper", **fit)
         if mode == "paper":
             seen = {"all": paper.pop("vectors")}
         else:
@@ -239,7 +246,7 @@ class CellAnnotator:
         report = fitted["all"][1]
         # Held-out cells were only needed to calibrate confidence and novelty. The final head learns from all cells.
         if features.view is not None:
-            view = CellFeatures.fit(checkpoint, cells, seed=self.seed).view
+            view = CellFeatures.fit(checkpoint, cells, **fit).view
             assert view is not None
             features = CellFeatures(checkpoint, view)
             heads["all"] = refit_head(heads["all"], np.hstack([seen["known"], view(cells)]), codes, self.seed)
@@ -493,13 +500,25 @@ class CellAnnotator:
             name: LinearHead.from_arrays(saved.group(name)) for name in ("all", "known") if saved.group(name)
         }
         if annotator.mode == "paper":
-            head = {name: torch.from_numpy(x) for name, x in saved.group("paper").items()}
+            head = {name: torch.from_numpy(x) for name, x in _renamed(saved.group("paper")).items()}
             annotator._paper = {"head": head, "temperature": facts["paper_temperature"], "ocrs": saved.ocrs}
         return annotator
 
     def __repr__(self) -> str:
         what = f"{len(self.labels)} labels of {self.labels_key!r}, mode {self.mode!r}" if self.labels else "not trained"
         return f"CellAnnotator on {self.checkpoint.name!r}: {what}"
+
+
+def _renamed(head: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Weights of a paper's head by the names of today.
+
+    Before version 0.2 the head of a peak-set network kept its last layer, ``fc``, beside the others, ``mlp``; since then all are numbered
+    in one sequence, as in the authors' weights. The head that reads every OCR (``per_ocr``) has both names still.
+    """
+    if "fc.weight" not in head or any(name.startswith("per_ocr.") for name in head):
+        return head
+    last = 1 + max(int(name.split(".")[1]) for name in head if name.startswith("mlp."))
+    return {name.removeprefix("mlp.").replace("fc.", f"{last}."): x for name, x in head.items()}
 
 
 def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels: list[str]) -> pd.Series:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import LayerField
@@ -135,7 +136,7 @@ class ChromFound(BaseModelClass):
         if recipe not in ("chromfound", None):
             msg = f"recipe={recipe!r} is not known: use 'chromfound' or None."
             raise ValueError(msg)
-        if hasattr(adata, "mod"):
+        if isinstance(adata, MuData):
             msg = 'adata must be an AnnData, got MuData. Pass the modality that holds accessibility: adata = adata["atac"].'
             raise TypeError(msg)
         Cells.read(

@@ -15,6 +15,7 @@ from .._docs import shared_docs
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
+from ..data.fit_rows import N_FIT_CELLS
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
@@ -122,6 +123,7 @@ class RNAPredictor:
         lr: float = 2e-3,
         weight_decay: float = 0.01,
         train_batch_size: int = 128,
+        n_fit_cells: int = N_FIT_CELLS,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> RNAPredictor:
@@ -147,6 +149,8 @@ class RNAPredictor:
             {genome}
         max_epochs, lr, weight_decay, train_batch_size
             Options of AdamW with warm-up and a cosine schedule. The paper trains for 10 epochs at 1e-4, but trains the backbone too.
+        n_fit_cells
+            Maximum number of cells to which the spectral components are fitted; they are chosen by seed and name.
         device
             {device}
         batch_size
@@ -172,6 +176,7 @@ class RNAPredictor:
             train_batch_size=train_batch_size,
             lr=lr,
             weight_decay=weight_decay,
+            n_fit_cells=n_fit_cells,
         )
         if max_epochs < 1 or train_batch_size < 1:
             msg = f"max_epochs={max_epochs} and train_batch_size={train_batch_size} must be at least 1."
@@ -190,7 +195,9 @@ class RNAPredictor:
         rows = split_cells(source, atac, target.names, split_key=split_key, seed=self.seed, role=read_all.role)
         train, validation, test = rows["train"], rows["validation"], rows["test"]
 
-        features = CellFeatures.fit(self.checkpoint, cells.subset(train), measured=self.measured, seed=self.seed)
+        features = CellFeatures.fit(
+            self.checkpoint, cells.subset(train), measured=self.measured, n_fit_cells=n_fit_cells, seed=self.seed
+        )
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         x = read.all()
         scaling = {

@@ -14,6 +14,7 @@ from .._keys import IMPUTED, check_key
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
+from ..data.fit_rows import N_FIT_CELLS
 from ..hub.registry import DEFAULT_MODEL
 from ._write_cells import check_path, check_tables, write_cells
 
@@ -38,6 +39,7 @@ def impute(
     layer: str | None = None,
     n_kept: int | Literal["auto"] | None = "auto",
     threshold: float = 0.0,
+    n_fit_cells: int = N_FIT_CELLS,
     out: str | os.PathLike[str] | None = None,
     genome: str | None = None,
     modality: str | None = None,
@@ -79,6 +81,8 @@ def impute(
         about three times the memory of the counts. None stores all values from `threshold` on, which is a dense result if that is 0.
     threshold
         Values below it, from 0 to 1, are left out.
+    n_fit_cells
+        Maximum number of cells from which the embedding and the groups are found. All cells have a say in the openness of the groups.
     out
         Path of a new ``.h5ad`` or ``.zarr`` file to write block by block, instead of a layer. It holds an AnnData with the result in ``X``,
         and with ``obs``, ``var`` and the parameters in ``uns``. `adata` is then unchanged.
@@ -134,7 +138,7 @@ def impute(
     source = get_target(adata, modality, copy=copy) if out is None else get_atac(adata, modality)
     check_key(key_added)
     check_single(n_kept=n_kept)
-    check_arguments(copy=copy, layer=layer, threshold=threshold, seed=seed)
+    check_arguments(copy=copy, layer=layer, threshold=threshold, n_fit_cells=n_fit_cells, seed=seed)
     role = role_of(adata, modality)
     _check_sizes(n_kept, threshold)
     target = None if out is None else check_path(out)
@@ -148,7 +152,12 @@ def impute(
     checkpoint = as_checkpoint(model)
     kind = kind_of(checkpoint)
     options = Request(
-        device=device, precision=precision, batch_size=batch_size, seed=seed, progress=settings.progress_bar
+        n_fit_cells=n_fit_cells,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        seed=seed,
+        progress=settings.progress_bar,
     )
     request = kind.settle(options)
     kind.check_openness()
