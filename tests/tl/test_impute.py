@@ -262,8 +262,8 @@ def test_fewer_values_are_the_largest(folder):
 @pytest.mark.parametrize(
     ("change", "kwargs", "error", "message"),
     [
-        (None, {"threshold": -0.1}, ValueError, "threshold=-0.1 must be from 0 to 1"),
-        (None, {"threshold": 2}, ValueError, "threshold=2 must be from 0 to 1"),
+        (None, {"threshold": -0.1}, ValueError, "threshold=-0.1 must lie between 0 and 1"),
+        (None, {"threshold": 2}, ValueError, "threshold=2 must lie between 0 and 1"),
         (None, {"threshold": float("nan")}, ValueError, "threshold=nan"),
         (None, {"n_kept": 0}, ValueError, "n_kept=0 must be a positive integer"),
         (None, {"n_kept": 2.5}, ValueError, r"n_kept=2\.5"),

@@ -276,7 +276,7 @@ def test_needs_something_to_learn_from(sample, predictor):
     adata = sample["atac"].copy()
     with pytest.raises(ValueError, match="no expression to learn from"):
         predict(adata)
-    with pytest.raises(ValueError, match="leave reference= out"):
+    with pytest.raises(ValueError, match="leave out reference="):
         predict(adata, reference=sample, predictor=predictor)
     with pytest.raises(KeyError, match="not trained on"):
         predict(adata, predictor=predictor, genes=["NOWHERE"])
