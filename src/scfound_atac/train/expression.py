@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Scale = Literal["log1p", "as it is", "levels"]
 _TARGET_SUM = 1e4
 _HELD_OUT = 0.1  # fraction of the cells for validation, and for testing
-_MIN_PART = 2  # minimum number of cells of each part; a correlation needs two
+_MIN_EACH = 2  # minimum number of cells of each part; a correlation needs two
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,9 @@ def split_cells(
         If there are too few cells, only one group, or cells without a group.
     """
     n = len(names)
-    n_held_out = max(_MIN_PART, round(_HELD_OUT * n))
-    if n < 3 * _MIN_PART:
-        msg = f"{n} cells with both modalities are too few to train, validate and test; at least {3 * _MIN_PART} are needed."
+    n_held_out = max(_MIN_EACH, round(_HELD_OUT * n))
+    if n < 3 * _MIN_EACH:
+        msg = f"{n} cells with both modalities are too few to train, validate and test; at least {3 * _MIN_EACH} are needed."
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
@@ -153,7 +153,7 @@ def split_cells(
     largest = sizes.argmax()
     if len(labels) == 2:
         rest = order[codes[order] == largest]
-        n_validation = max(_MIN_PART, round(len(rest) * _HELD_OUT / (1 - _HELD_OUT)))
+        n_validation = max(_MIN_EACH, round(len(rest) * _HELD_OUT / (1 - _HELD_OUT)))
         parts = [np.flatnonzero(codes != largest), rest[:n_validation]]
         logger.info(
             "two groups of %r: %r is for testing, validation takes cells of the other", split_key, labels[1 - largest]
@@ -168,9 +168,12 @@ def split_cells(
             parts.append(np.flatnonzero(np.isin(codes, shuffled[first:last])))
             first = last
     split = _parts(parts[0], parts[1], n)
-    if min(map(len, split.values())) < _MIN_PART:
+    if min(map(len, split.values())) < _MIN_EACH:
         found = ", ".join(f"{len(rows)} for {name}" for name, rows in split.items())
-        msg = f"The groups of obs[{split_key!r}] leave too few cells, {found}: at least {_MIN_PART} each. Use split_key=None or larger groups."
+        msg = (
+            f"The groups of obs[{split_key!r}] leave too few cells, {found}: at least {_MIN_EACH} each. "
+            "Use split_key=None or larger groups."
+        )
         raise ValueError(msg)
     return split
 
