@@ -30,15 +30,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs a CUDA GPU")
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what is marked `gpu` where there is none; on such a machine it runs with all the others."""
-    if item.get_closest_marker("gpu"):
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA GPU")
-
-
 def _directory(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
     if not value or not Path(value).is_dir():

@@ -1,4 +1,4 @@
-"""What users hand over (AnnData or MuData) to what functions work on (one AnnData, one matrix of valid counts)."""
+"""Select the AnnData and the matrix that a function works on from the AnnData or MuData of the user, and check them."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def get_atac(
     modality_argument: str = "modality",
     holds: str = "accessibility",
 ) -> AnnData:
-    """Pick the chromatin accessibility table.
+    """Select the AnnData with accessibility.
 
     Parameters
     ----------
     data
-        AnnData, returned as it is, or MuData.
+        AnnData, which is returned unchanged, or MuData.
     modality
         Name of the modality of a MuData; ``"atac"`` by default.
     role, modality_argument
-        Names of the arguments that `data` and `modality` were given as, for messages.
+        Names of the arguments `data` and `modality` in the calling function, for messages.
     holds
-        What the modality holds, for messages.
+        What the modality contains, for messages.
 
     Returns
     -------
-    The AnnData itself, not a copy: what is written into it is seen by the caller.
+    The AnnData itself, not a copy: changes of it are visible to the caller.
 
     Raises
     ------
     KeyError
-        If the MuData has no such modality.
+        If the MuData does not have the modality.
     TypeError
         If `data` is neither AnnData nor MuData, or was opened lazily, or `modality` is no text.
     """
@@ -123,17 +123,17 @@ def _no_anndata(data: Any, role: str) -> str:
 
 
 def role_of(data: Any, modality: str | None = None, role: str = "adata") -> str:
-    """How the user writes the AnnData that `get_atac` picks: ``adata``, or ``adata["atac"]`` in a MuData."""
+    """Code for the AnnData that `get_atac` selects: ``adata``, or ``adata["atac"]`` for a MuData."""
     return f'{role}["{modality or "atac"}"]' if hasattr(data, "mod") else role
 
 
 def get_matrix(adata: AnnData, layer: str | None = None, role: str = "adata", layer_argument: str = "layer") -> Any:
-    """``adata.X`` or a layer, untouched: in memory, backed or lazy, shape (n_cells, n_ocrs).
+    """``adata.X`` or a layer, unchanged: in memory, backed or lazy, shape (n_cells, n_ocrs).
 
     Parameters
     ----------
     adata
-        Where to look.
+        The AnnData.
     layer
         Name of the layer; ``X`` if None.
     role, layer_argument
@@ -142,7 +142,7 @@ def get_matrix(adata: AnnData, layer: str | None = None, role: str = "adata", la
     Raises
     ------
     KeyError
-        If there is no such layer.
+        If the layer does not exist.
     ValueError
         If `layer` is None and ``adata.X`` is None.
     """
@@ -161,7 +161,7 @@ def get_matrix(adata: AnnData, layer: str | None = None, role: str = "adata", la
 
 
 def no_matrix(adata: AnnData, role: str, layer_argument: str = "layer") -> str:
-    """What to say of an object without values to read, with the way out that fits it."""
+    """The message about an object without values, with advice."""
     if adata.n_vars and adata.layers:
         return f"{role}.X is None. Pass {layer_argument}= one of {list(adata.layers)}."
     what = f"Nothing to read: {role} has {adata.n_obs} cells and {adata.n_vars} OCRs"
@@ -184,7 +184,7 @@ def get_target(
     role: str = "adata",
     holds: str = "accessibility",
 ) -> AnnData:
-    """Pick the accessibility as `get_atac` does, and make sure, before any work, that results can be written into it, or into a copy.
+    """Select the accessibility as `get_atac` does, and check, before any work, that results can be written into it or into a copy of it.
 
     Parameters
     ----------
@@ -193,15 +193,14 @@ def get_target(
     copy
         Whether results go into a copy.
     in_place
-        Whether cells or OCRs are to be dropped too.
+        Whether cells or OCRs will be dropped too.
 
     Raises
     ------
     TypeError
-        If `data` is no such object, or `copy` is neither True nor False.
+        If `data` is neither AnnData nor MuData, or `copy` is neither True nor False.
     ValueError
-        If a copy is asked for of an AnnData whose matrix is a file, cells or OCRs are to be dropped from such a one, or `data` is a view
-        of such a one.
+        If a copy of a backed AnnData is requested, cells or OCRs of a backed AnnData are to be dropped, or `data` is a view of one.
     """
     if not isinstance(copy, bool | np.bool_):
         msg = f"copy= takes True or False; got {type(copy).__name__}."
@@ -225,22 +224,22 @@ def get_target(
 def refuse_lost(
     adata: AnnData, key_added: str, *, slot: str, layer: str | None = None, default: str, role: str = "adata"
 ) -> None:
-    """Refuse a name under which something else stands that would be lost.
+    """Refuse a name under which something else is stored that would be lost.
 
     Parameters
     ----------
     adata
-        What is to be written into.
+        The object that will be written into.
     key_added
         The name, in `slot` and in ``uns``.
     slot
-        ``"obsm"``, ``"layers"``, or ``"uns"`` for a name that is written there alone.
+        ``"obsm"``, ``"layers"``, or ``"uns"`` for a name that is only written there.
     layer
         The layer that is read.
     default
-        The name that is the function's own.
+        The default name of the function, which may be overwritten.
     role
-        What `adata` is called, for messages.
+        Name of `adata` in the calling function, for messages.
 
     Raises
     ------
@@ -266,16 +265,16 @@ def refuse_lost(
 
 
 def get_column(data: Any, adata: AnnData, key: str, role: str = "adata", argument: str = "labels_key") -> pd.Series:
-    """A column of ``obs`` for the cells of `adata`: its own, or else that of the MuData `data` around it.
+    """The column `key` of ``obs`` for the cells of `adata`: its own, or else that of the MuData `data` around it.
 
-    A MuData calls columns of its modalities ``"atac:cell_type"``; that spelling is understood too.
+    Names such as ``"atac:cell_type"``, which a MuData gives to columns of its modalities, can be used too.
 
     Raises
     ------
     KeyError
-        If neither has it.
+        If neither has the column.
     TypeError
-        If `key` is no text.
+        If `key` is not text.
     """
     if not isinstance(key, str):
         msg = f"{argument}= takes the name of a column of {role}.obs, such as 'cell_type'; got {type(key).__name__}."
@@ -307,25 +306,25 @@ def check_values(
     column: str = "OCR",
     layer_argument: str = "layer",
 ) -> None:
-    """Refuse what can be neither a count nor an expression value: NaN, infinite and negative values.
+    """Refuse values that can be neither counts nor expression: NaN, infinite and negative values.
 
     Parameters
     ----------
     chunk
-        Cells, shape (cells, OCRs or genes).
+        Values of some cells, shape (n_cells, n_ocrs or n_genes).
     where
-        What the chunk is part of, for the message: ``"adata.X"``.
+        Name of the matrix of the chunk, for the message: ``"adata.X"``.
     rows
-        Row numbers of the chunk's cells as `scfound_atac.data.iter_rows` gives them; the chunk's own numbers if None.
+        Row numbers of the cells in the matrix, as from `scfound_atac.data.iter_rows`; their numbers in the chunk if None.
     column
-        What a column is, for the message: ``"OCR"`` or ``"gene"``.
+        Name of a column, for the message: ``"OCR"`` or ``"gene"``.
     layer_argument
         Name of the argument that chose the layer, for the message.
 
     Raises
     ------
     ValueError
-        With the first three offenders.
+        If there are such values; the message shows the first three.
     """
     data = chunk.data
     valid = np.isfinite(data) & (data >= 0)
@@ -351,31 +350,31 @@ def check_values(
 
 
 def refuse_normalised(matrix: Any, where: str, fix: str) -> None:
-    """ValueError if a sample of the cells of `matrix`, which is called `where`, holds values that are no counts; `fix` says what to do."""
+    """Raise ValueError if a sample of the cells of `matrix`, named `where`, has values that are not counts; `fix` is advice."""
     if count_kind(matrix) == "normalised":
         msg = f"{where} holds values that are not whole numbers, so it is already normalised{fix}"
         raise ValueError(msg)
 
 
 def count_kind(matrix: Any, *, n_rows: int = 1000, seed: int = 0) -> CountKind:
-    """Tell what a matrix holds from a sample of its cells.
+    """Find out from a sample of cells which kind of counts a matrix holds.
 
-    A fragment has two ends, each counted as one insertion. Where ends are counted ("reads"), even values are therefore the rule and 2
-    is commoner than 1; where fragments are counted, 1 is the commonest value (Martens et al. 2023, "Modeling fragment counts improves
+    A fragment has two ends, and each end is one insertion. If ends are counted ("reads"), even values are therefore frequent and 2 is more
+    frequent than 1; if fragments are counted, 1 is the most frequent value (Martens et al. 2023, "Modeling fragment counts improves
     single-cell ATAC-seq analysis").
 
     Parameters
     ----------
     matrix
-        Anything that `scfound_atac.data.iter_rows` reads, shape (n_cells, n_ocrs).
+        Any matrix that `scfound_atac.data.iter_rows` reads, shape (n_cells, n_ocrs).
     n_rows
-        Number of cells looked at.
+        Number of cells in the sample.
     seed
-        Seed of the sample.
+        Random seed of the sample.
 
     Returns
     -------
-    ``"binary"`` if all values are 0 or 1 (so for a matrix without any values), ``"reads"`` or ``"fragments"`` for other whole numbers,
+    ``"binary"`` if all values are 0 or 1 (also for a matrix without values), ``"reads"`` or ``"fragments"`` for other whole numbers,
     ``"normalised"`` if any value is negative, not whole or not finite.
     """
     n_cells, _ = shape_of(matrix)

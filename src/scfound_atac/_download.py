@@ -1,4 +1,4 @@
-"""Bring one file to this machine, once, and check it every time."""
+"""Download a file once, and check it at every use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path, expected: str | None, *, progress: bool, advice: str) -> str:
-    """Download to a private folder beside the target and move the checked file into place; returns its sha256.
+    """Download into a private folder next to the target, check the file and move it to the target. Returns its sha256.
 
-    The parts are pooch's; ``pooch.retrieve`` would also keep the temporary file's permissions, which shut out all other users of a
-    shared cache, and print its own messages.
+    It is built from parts of pooch. ``pooch.retrieve`` itself would keep the permissions of the temporary file, which exclude other users
+    of a shared cache, and print its own messages.
     """
     import pooch
     from requests.exceptions import RequestException
@@ -36,13 +36,13 @@ def _download(url: str, path: Path, expected: str | None, *, progress: bool, adv
             checksum = f" with sha256 {expected}" if expected else ""
             msg = (
                 f"Could not download {url} ({error}). "
-                f"Without a network, get the file on another machine and put it here by hand{checksum}: {str(path)!r}."
+                f"Without a network, download the file on another machine and copy it here by hand{checksum}: {str(path)!r}."
             )
             raise ConnectionError(msg) from error
         got = _sha256(partial)
         if expected is not None and got != expected:
             msg = (
-                f"{url} gave a file with another checksum than {path.name!r} must have: expected sha256 {expected}, got {got}. The "
+                f"{url} returned a file with a wrong checksum for {path.name!r}: expected sha256 {expected}, got {got}. The "
                 f"download was removed. {advice}"
             )
             raise ValueError(msg)
@@ -51,34 +51,34 @@ def _download(url: str, path: Path, expected: str | None, *, progress: bool, adv
 
 
 def fetch_file(path: Path, url: str, expected: str | None, *, progress: bool, advice: str = _ADVICE) -> str:
-    """Make sure that `path`, in a folder that exists, holds the file of a URL.
+    """Make sure that `path`, in an existing folder, is the file of a URL.
 
-    A file that is there with the right sha256 is used as it is, without asking the network; a damaged one is downloaded again.
+    A file with the correct sha256 is used without network access; a damaged one is downloaded again.
 
     Parameters
     ----------
     path
-        Where the file belongs.
+        Path of the file.
     url
-        Where it is downloaded from.
+        Address to download it from.
     expected
-        The sha256 it must have; None takes any.
+        Its sha256; None accepts any.
     progress
         Show a progress bar.
     advice
-        What to do when the download has another checksum, for the message.
+        Advice for the message about a wrong checksum.
 
     Returns
     -------
-    The file's sha256.
+    The sha256 of the file.
 
     Raises
     ------
     ValueError
-        The download has another checksum than `expected`. It was removed.
+        If the download has another checksum than `expected`. It is removed.
     ConnectionError
-        The network or the server failed, or the download ended early. Nothing partial is left; the message says where to put the file by
-        hand.
+        If the network or the server fails, or the download ends early. No partial file is left; the message says where to copy the file
+        by hand.
     """
     got = _sha256(path) if path.is_file() else None
     if got is not None and expected is not None and got != expected:

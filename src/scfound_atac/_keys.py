@@ -1,4 +1,4 @@
-"""Names of everything the package writes into AnnData."""
+"""Names of everything that the package writes into AnnData."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RNA_PREDICTED = "rna_predicted"
 
 @dataclass(frozen=True)
 class EmbeddingKeys:
-    """Where one embedding lives: ``obsm``, ``varm`` and ``uns`` of the same run."""
+    """Keys of an embedding in ``obsm``, ``varm`` and ``uns``."""
 
     obsm: str
     pcs: str
@@ -22,12 +22,12 @@ class EmbeddingKeys:
 
 
 def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
-    """Keys of an embedding: ``X_sfa`` and ``sfa`` whatever the model was, or `key_added` for all of them if given.
+    """Keys of an embedding: ``X_sfa`` and ``sfa`` for every model, or `key_added` for all of them.
 
     Raises
     ------
     ValueError
-        If `key_added` is empty or holds a slash, which h5ad files refuse.
+        If `key_added` is empty or contains a slash, which h5ad files cannot store.
     """
     if key_added is not None:
         check_key(key_added, f"X_{EMBEDDING}")
@@ -37,7 +37,7 @@ def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
 
 @dataclass(frozen=True)
 class AnnotationKeys:
-    """Where labels and what is known of them live: three columns of ``obs``, one array in ``obsm``, one record in ``uns``."""
+    """Keys of predicted labels: three columns of ``obs``, an array in ``obsm``, and a record in ``uns``."""
 
     labels: str
     confidence: str
@@ -47,7 +47,7 @@ class AnnotationKeys:
 
 
 def annotation_keys(key: str) -> AnnotationKeys:
-    """Keys of labels predicted for `key`.
+    """Keys of the labels that are predicted for column `key`.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def annotation_keys(key: str) -> AnnotationKeys:
 
 
 def check_key(key_added: str, example: str = "my_result") -> None:
-    """Refuse a name that h5ad files refuse.
+    """Refuse a name that h5ad files cannot store.
 
     Raises
     ------

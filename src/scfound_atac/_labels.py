@@ -1,4 +1,4 @@
-"""Labels of cells: what is one, what stands for none, and what is a measurement instead."""
+"""Read labels of cells: distinguish labels from missing values and from measurements."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NO_LABELS = frozenset(
         "not assigned",
     )
 )
-"""Texts that stand for no label, in lower case."""
+"""Texts in lower case that mean that there is no label."""
 
-# A cluster has many cells, clusters are numbered without large gaps, and there are not thousands of them; counts are otherwise.
+# Clusters have many cells, are numbered without large gaps, and are not thousands. Numeric columns beyond these bounds are measurements.
 _LARGEST_SHARE = 0.5
 _MAX_CODES_WITH_GAPS = 100
 _MAX_CODES = 1000
@@ -43,7 +43,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     elif isinstance(value, float | np.floating) and float(value).is_integer():
-        value = int(value)  # a code that gaps turned into a float: 3.0
+        value = int(value)  # a cluster number that missing values turned into a float: 3.0
     return str(value).strip()
 
 
@@ -52,9 +52,9 @@ def _is_missing(value: Any) -> bool:
 
 
 def _unique_texts(values: pd.Series) -> tuple[NDArray[np.int64], list[str | None]]:
-    """Each cell's number of a text, and the texts; None stands for a missing value."""
+    """The number of the text of each cell, and the texts; a missing value is None."""
     codes, unique = pd.factorize(pd.Series(values).astype(object), use_na_sentinel=True)
-    # the missing value has code -1, which takes the last entry
+    # A missing value has code -1 and therefore gets the last entry.
     return codes.astype(np.int64), [*(None if _is_missing(value) else _as_text(value) for value in unique), None]
 
 
@@ -65,7 +65,7 @@ def _stands_for_none(text: str | None) -> bool:
 def is_label(values: pd.Series) -> NDArray[np.bool_]:
     """Which cells have a label, shape (n_cells,).
 
-    Missing values and texts that say so (``"nan"``, ``"NA"``, ``"Unknown"``, ``"unassigned"``, ``""``, ...) are none.
+    Missing values, and texts such as ``"nan"``, ``"NA"``, ``"Unknown"``, ``"unassigned"`` or ``""``, are not labels.
     """
     codes, texts = _unique_texts(values)
     return np.array([not _stands_for_none(text) for text in texts], dtype=bool)[codes]
@@ -100,30 +100,30 @@ def label_texts(values: Any) -> pd.Series:
 def read_labels(
     column: pd.Series, key: str, *, role: str = "adata", n_min: int = 2, where: str | None = None
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Labels of cells as numbers.
+    """Convert the labels of cells to numbers.
 
     Parameters
     ----------
     column
         Labels of n cells: text, categories, or numbers of clusters, which become text (``3.0`` becomes ``"3"``).
     key
-        What the column is called, for messages.
+        Name of the column, for messages.
     role
-        What the object with the column is called, for messages.
+        Name of the object with the column, for messages.
     n_min
-        Least number of different labels.
+        Minimum number of different labels.
     where
-        What the labels are called in messages, if they are no column of an object.
+        Name of the labels in messages, if they are not a column of an object.
 
     Returns
     -------
-    Number of each cell's label, shape (n,), -1 for none; and the labels in the order of these numbers, sorted. What was taken for no
-    label is logged where it was text.
+    The number of the label of each cell, shape (n,), or -1 for none; and the sorted labels in the order of these numbers. Texts that were
+    taken for no label are logged.
 
     Raises
     ------
     ValueError
-        If the column holds measurements, a different value for each cell, or less than `n_min` labels.
+        If the column holds measurements, a different value for each cell, or fewer than `n_min` labels.
     """
     told_by = (
         f"cells of {role} have no label by {role}.obs[{key!r}]" if where is None else f"cells have no label by {where}"
@@ -153,13 +153,13 @@ def read_labels(
 
 
 _FIX = (
-    "A column of labels holds a word or a number of a cluster for each cell, such as 'B cell' or 3, and many cells share one: give the "
+    "A column of labels holds a name or a cluster number for each cell, such as 'B cell' or 3, and many cells have the same: give the "
     "name of such a column"
 )
 
 
 def _refuse_measurements(values: pd.Series, where: str) -> None:
-    """ValueError for numbers that are no numbers of clusters."""
+    """Raise ValueError if numbers are not numbers of clusters."""
     kinds = {type(value) for value in values}
     if not kinds or not all(
         issubclass(kind, int | float | np.integer | np.floating) and kind is not bool for kind in kinds
@@ -186,7 +186,7 @@ def _refuse_measurements(values: pd.Series, where: str) -> None:
 
 
 def _refuse_names(codes: NDArray[np.int64], labels: list[str], where: str) -> None:
-    """ValueError for a column with another value for each cell, as the names of cells are."""
+    """Raise ValueError for a column with a different value for each cell, such as names of cells."""
     n_cells, n_labels = len(codes), len(labels)
     all_differ = n_labels == n_cells and n_cells >= _TOO_FEW_TO_TELL
     if all_differ or (n_cells >= _FEW_CELLS and n_labels > 0.9 * n_cells):

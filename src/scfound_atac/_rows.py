@@ -1,4 +1,4 @@
-"""One way to read cells from any matrix AnnData can hold."""
+"""Read cells from any matrix that AnnData can hold."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def iter_rows(
     Parameters
     ----------
     matrix
-        Shape (n_cells, n_ocrs): a NumPy array, any SciPy sparse matrix or array, a backed h5ad dataset (dense or sparse), a zarr
+        Matrix of shape (n_cells, n_ocrs): a NumPy array, any SciPy sparse matrix or array, a backed h5ad dataset (dense or sparse), a zarr
         array, an h5py or zarr group with an encoded sparse matrix, or a dask array of dense or sparse blocks. Boolean, integer or
         float.
     chunk_size
-        Most cells per chunk; dense sources need ``chunk_size * n_ocrs`` values at a time, sparse sources only what is stored.
+        Maximum number of cells per chunk. Dense sources need memory for ``chunk_size * n_ocrs`` values, sparse ones only for stored values.
     rows
-        Integer row numbers to read, in any order, repeats allowed; all by default.
+        Row numbers to read, in any order and possibly repeated; all by default.
 
     Yields
     ------
-    The row numbers of the chunk in `matrix` (a slice without `rows`, else the part of `rows`), and the cells as CSR of shape (cells,
-    n_ocrs): float32, sorted column numbers, no duplicates, no stored zeros. The chunk never shares memory with `matrix`.
+    The row numbers of the chunk in `matrix` (a slice if `rows` is None, or else a part of `rows`), and the cells as CSR of shape (cells,
+    n_ocrs): float32, with sorted column numbers, without duplicates and stored zeros. The chunk is always a copy.
 
     Raises
     ------
     TypeError
-        If the matrix is of another kind or does not hold numbers, or `rows` are not integers.
+        If the matrix is of another type or does not hold numbers, or `rows` are not integers.
     ValueError
         If `matrix` is not two-dimensional, `chunk_size` is not positive or `rows` are out of bounds.
 
     Notes
     -----
-    Matrices stored by column (CSC) cannot be read by row: each call converts them to CSR once. For a CSC matrix on disk this takes
-    the memory of the whole matrix, which is logged as a warning; rewrite such a file by row if that is too much.
+    Matrices stored by column (CSC) cannot be read by row: each call converts them to CSR once. For a CSC matrix on disk this needs
+    memory for the whole matrix, and a warning is logged; rewrite such a file by row if that is too much.
     """
     n_rows, _ = shape_of(matrix)
     if chunk_size < 1:
@@ -64,7 +64,7 @@ def shape_of(matrix: Any) -> tuple[int, int]:
     Raises
     ------
     TypeError
-        If `matrix` is no matrix.
+        If `matrix` is not a matrix.
     ValueError
         If it is not two-dimensional.
     """
@@ -88,7 +88,7 @@ def _chunks(
         return
     for start in range(0, len(rows), chunk_size):
         part = rows[start : start + chunk_size]
-        # files want increasing, unique row numbers
+        # files need increasing, unique row numbers
         unique, inverse = np.unique(part, return_inverse=True)
         chunk = _canonical(read(unique))
         yield part, chunk if np.array_equal(unique, part) else _canonical(chunk[inverse])
@@ -132,7 +132,7 @@ def _reader(matrix: Any) -> Read:
         return lambda index: csr[index]
     if isinstance(matrix, CSRDataset | np.ndarray):
         return lambda index: matrix[index]
-    if hasattr(matrix, "oindex"):  # zarr, whose plain indexing by arrays picks points, not rows
+    if hasattr(matrix, "oindex"):  # zarr, whose plain indexing by arrays selects points instead of rows
         return lambda index: matrix.oindex[index, slice(None)]
     if hasattr(matrix, "dask"):
         return lambda index: matrix[index].compute()
@@ -144,7 +144,7 @@ def _reader(matrix: Any) -> Read:
 
 def _backed_csc(matrix: Any) -> sparse.csr_matrix:
     logger.warning(
-        "The matrix of shape %s is stored by column on disk and is read into memory to get at its cells; write it as CSR to stream it.",
+        "The matrix of shape %s is stored by column on disk and is read into memory completely; write it as CSR to read it in chunks.",
         tuple(matrix.shape),
     )
     return matrix.to_memory().tocsr()

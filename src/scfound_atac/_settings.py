@@ -1,4 +1,4 @@
-"""What a user sets once for all calls: where downloads lie, whether progress bars show."""
+"""Settings for all calls: the folder of downloads, and whether progress bars are shown."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _read_flag(variable: str, *, default: bool) -> bool:
 
 @dataclass
 class Settings:
-    """Settings of the package; the one instance is `scfound_atac.settings`.
+    """Settings of the package; the only instance is `scfound_atac.settings`.
 
-    A value that was assigned wins over its environment variable, which wins over the default. Environment variables are read when a
-    value is asked for, not when the package is imported.
+    An assigned value takes precedence over the environment variable, and that over the default. Environment variables are read when a
+    value is used, not when the package is imported.
     """
 
     _cache_dir: Path | None = None
@@ -35,9 +35,9 @@ class Settings:
 
     @property
     def cache_dir(self) -> Path:
-        """Folder of downloaded weights and data: ``SCFOUND_ATAC_CACHE_DIR``, or else the operating system's cache folder.
+        """Folder of downloaded weights and data: ``SCFOUND_ATAC_CACHE_DIR``, or else the cache folder of the operating system.
 
-        Assign a path to change it, None to go back. The folder is made when something is first downloaded into it.
+        Assign a path to change it, or None to reset it. The folder is created at the first download.
         """
         if self._cache_dir is not None:
             return self._cache_dir
@@ -63,7 +63,7 @@ class Settings:
 
     @property
     def progress_bar(self) -> bool:
-        """Whether long work shows a progress bar: ``SCFOUND_ATAC_PROGRESS_BAR`` (1 or 0), or else True."""
+        """Whether progress bars are shown: ``SCFOUND_ATAC_PROGRESS_BAR`` (1 or 0), or else True."""
         if self._progress_bar is not None:
             return self._progress_bar
         return _read_flag("SCFOUND_ATAC_PROGRESS_BAR", default=True)

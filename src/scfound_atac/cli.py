@@ -24,7 +24,7 @@ def _log_to_terminal() -> None:
 
 @contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Show what is wrong with the user's input or files as one line."""
+    """Show errors in input or files as one line, without a traceback."""
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
@@ -35,7 +35,7 @@ def _without_traceback() -> Iterator[None]:
 @app.command()
 def pretrain(
     config: Annotated[Path, typer.Argument(help="YAML file; see the documentation on training.")],
-    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint if there is one.")] = True,  # noqa: FBT002
+    resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint of the run if there is one.")] = True,  # noqa: FBT002
 ) -> None:
     """Pretrain a network on a corpus."""
     from .model import pretrain as run

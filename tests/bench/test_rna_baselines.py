@@ -142,7 +142,7 @@ def test_expression_that_cannot_be_predicted(pair: tuple[MuData, MuData]) -> Non
     train, test = pair
     baselines = sfa.bench.rna_baselines
     measured = train["rna"].to_df()
-    with pytest.raises(ValueError, match="cell-type-mean needs cell types: pass labels_key="):
+    with pytest.raises(ValueError, match="cell-type-mean needs cell types: pass a column of obs as labels_key="):
         baselines(train, test)
     with pytest.raises(ValueError, match="Unknown methods \\['magic'\\]"):
         baselines(train, test, methods=["magic"])  # type: ignore[list-item]

@@ -140,7 +140,7 @@ def test_knn_errors() -> None:
     points, labels = separate()
     with pytest.raises(ValueError, match="n_folds=1 must be at least 2"):
         sfa.bench.knn_accuracy(points, labels, n_folds=1)
-    with pytest.raises(ValueError, match="one cell only"):
+    with pytest.raises(ValueError, match="only one cell"):
         sfa.bench.knn_accuracy(points[:4], ["a", "b", "c", "d"])
     with pytest.raises(ValueError, match="labels holds no labels but measurements"):
         sfa.bench.knn_accuracy(points, np.arange(len(points)))

@@ -118,7 +118,11 @@ def test_descriptions_that_are_wrong(folder: Path, changes: dict[str, Any], mess
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("studies: [", "is not YAML"), ("a: 1", "describes no corpus"), ("{format_version: 9, studies: []}", "reads 1")],
+    [
+        ("studies: [", "is not YAML"),
+        ("a: 1", "does not describe a corpus"),
+        ("{format_version: 9, studies: []}", "reads 1"),
+    ],
 )
 def test_files_that_describe_no_corpus(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "corpus.yaml").write_text(text)

@@ -51,7 +51,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 def test_downloaded_once_and_found_again(server: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\) downloads it once.*genes= the path"):
+    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\) downloads it once.*as genes="):
         gene_table.given_or_downloaded(None)
     assert server.n_requests == 0  # nothing is downloaded unless asked
     assert not gene_table.genes_path().parent.exists()
@@ -82,7 +82,7 @@ def test_changed_file_is_refused(server: Any, tmp_path: Path) -> None:
 
 def test_offline(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gene_table, "_URL", "http://127.0.0.1:9/genes.bed")  # nobody listens there
-    with pytest.raises(ConnectionError, match=r"put it here by hand with sha256 .*genes_grch38\.bed"):
+    with pytest.raises(ConnectionError, match=r"copy it here by hand with sha256 .*genes_grch38\.bed"):
         sfa.datasets.genes(progress=False)
     (tmp_path / "cache" / "genes" / "genes_grch38.bed").write_bytes(BED)
     assert len(sfa.datasets.genes(progress=False)) == 2

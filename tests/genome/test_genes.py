@@ -79,9 +79,12 @@ def test_missing_file(tmp_path: Path) -> None:
         (lambda g: g.drop(columns=["start", "strand"]), "lacks chrom, start, end, strand"),
         (lambda g: g.assign(strand=["+", ".", "-"]), r"1 of 3 genes have a strand.*row 1 \(MINUS: '\.'\)"),
         (lambda g: g.assign(name=["A", "", None]), r"2 of 3 genes have no name: row 1 .*row 2"),
-        (lambda g: g.assign(end=g["start"]), "wrong bounds: 3 of 3.*end not beyond the start.*'PLUS', 'MINUS', 'FAR'"),
-        (lambda g: g.assign(start=[-1, 1, 1]), "wrong bounds: 1 of 3.*start below 0.*'PLUS'"),
-        (lambda g: g.assign(start=["x", "1", "1"]), "wrong bounds: 1 of 3.*no number"),
+        (
+            lambda g: g.assign(end=g["start"]),
+            "invalid coordinates: 3 of 3.*end not beyond the start.*'PLUS', 'MINUS', 'FAR'",
+        ),
+        (lambda g: g.assign(start=[-1, 1, 1]), "invalid coordinates: 1 of 3.*start below 0.*'PLUS'"),
+        (lambda g: g.assign(start=["x", "1", "1"]), "invalid coordinates: 1 of 3.*no number"),
         (lambda g: g.iloc[:0], "no rows"),
     ],
 )

@@ -155,8 +155,8 @@ def _without_cls(peaks: dict[str, int]) -> dict[str, int]:
     ("name", "change", "says"),
     [
         ("atac_vocab.json", lambda x: dict(list(x.items())[:-1]), "lists 201 tokens, the weights hold 202"),
-        ("atac_vocab.json", lambda x: dict.fromkeys(x, 1), "an id of its own, from 0 to 201"),
-        ("atac_vocab.json", lambda x: {k: str(v) for k, v in x.items()}, "an id of its own"),
+        ("atac_vocab.json", lambda x: dict.fromkeys(x, 1), "a different id, from 0 to 201"),
+        ("atac_vocab.json", lambda x: {k: str(v) for k, v in x.items()}, "a different id"),
         (
             "atac_vocab.json",
             lambda x: {k.replace("chr1-", "peak"): v for k, v in x.items()},

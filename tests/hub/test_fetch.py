@@ -96,7 +96,7 @@ def test_cached_when_the_server_is_gone(tmp_path: Path) -> None:
     assert fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False) == folder
 
     (folder / "config.json").unlink()
-    with pytest.raises(ConnectionError, match=r"config\.json.*put it here by hand.*tiny.*config\.json"):
+    with pytest.raises(ConnectionError, match=r"config\.json.*copy it here by hand.*tiny.*config\.json"):
         fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False)
     (folder / "config.json").write_bytes(CONTENT["config.json"])  # by hand, as the message says
     assert fetch("tiny", cache_dir=tmp_path, registry=registry, progress=False) == folder

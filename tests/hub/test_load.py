@@ -160,7 +160,7 @@ def test_missing_config(ours: Path) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no ChromFound weights"):
+    with pytest.raises(FileNotFoundError, match="holds no weights of a known model"):
         hub.load(tmp_path)
 
 

@@ -367,11 +367,11 @@ def test_finetuning_needs_cells_to_hold_out(tiny_backbones, reference):
     ("options", "error", "says"),
     [
         ({"mode": "guess"}, ValueError, "mode='guess' is not known"),
-        ({"mode": "paper"}, ValueError, "no head of a paper"),
+        ({"mode": "paper"}, ValueError, "no head from a paper"),
         ({"max_epochs": 3}, TypeError, "mode='probe' trains no network and has no option max_epochs"),
         ({"mode": "finetune", "epochs": 3}, TypeError, "no option 'epochs'; it takes train_batch_size, max_epochs"),
         ({"mode": "finetune", "max_epochs": 0}, ValueError, "max_epochs must be at least 1"),
-        ({"mode": "finetune", "crop_size": 10}, ValueError, "crop_size=10 is for a ChromFound"),
+        ({"mode": "finetune", "crop_size": 10}, ValueError, "crop_size=10 only applies to ChromFound"),
         ({"n_neighbors": -1}, ValueError, "n_neighbors=-1 must not be negative"),
         ({"max_known_lost": 0}, ValueError, "max_known_lost=0 must lie between 0 and 1"),
         ({"layer": "none"}, KeyError, "none"),

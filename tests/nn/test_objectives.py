@@ -260,9 +260,9 @@ def test_every_network_learns_every_objective(kind: str) -> None:
     ("weights", "message"),
     [
         ({"imagine": 1.0}, "Unknown objectives: 'imagine'; use masked, all"),
-        ({"denoise": -1.0}, "at least zero"),
-        ({"denoise": 0.0}, "one of them positive"),
-        ({}, "one of them positive"),
+        ({"denoise": -1.0}, "must not be negative"),
+        ({"denoise": 0.0}, "one must be positive"),
+        ({}, "one must be positive"),
         ({"identity": 1.0}, "at least 2 biosamples, the corpus has 0"),
     ],
 )

@@ -65,13 +65,13 @@ def test_head_of_the_paper(tiny_backbones, cells, codes, backbone):
 
 
 def test_no_paper_has_a_head_for_region_set(tiny_backbones, cells):
-    with pytest.raises(ValueError, match="no head of a paper.*mode='probe'"):
+    with pytest.raises(ValueError, match="no head from a paper.*mode='probe'"):
         make_classifier(tiny_backbones["region-set"], cells, 4, paper=True)
 
 
 @pytest.mark.parametrize(("backbone", "paper"), [("region-set", False), ("epifoundation", False), ("chromfound", True)])
 def test_crop_size_where_it_means_nothing(tiny_backbones, cells, backbone, paper):
-    with pytest.raises(ValueError, match="crop_size=50 is for a ChromFound"):
+    with pytest.raises(ValueError, match="crop_size=50 only applies to ChromFound"):
         make_classifier(tiny_backbones[backbone], cells, 4, paper=paper, crop_size=50)
 
 

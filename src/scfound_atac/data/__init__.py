@@ -1,4 +1,4 @@
-"""Cells as models take them: read and checked once, as sparse float32 chunks or as tokens of a vocabulary."""
+"""Cells as input of models: read and checked once, as sparse float32 chunks or as tokens of a vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Designs that are known to mislead: samples with OCR sets of their own, put side by side."""
+"""Recognise a misleading design: concatenated samples, each with an OCR set of its own.
+
+It shows in two ways: cells fall into groups without a common open OCR, or overlapping OCRs are hardly ever open in the same cell.
+"""
 
 from __future__ import annotations
 
@@ -12,36 +15,39 @@ from scipy.sparse.csgraph import connected_components
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Minimum size of a group, as a fraction of the cells and as a number; smaller groups are not samples.
 _MIN_FRACTION = 0.05
 _MIN_CELLS = 10
-# Cells of one design meet in many OCRs. Groups that hang together by a thread are what very sparse cells look like by chance.
+# Minimum number of common open OCRs per cell of a group. Very sparse cells form loosely connected groups by chance.
 _MIN_MEETINGS = 5
+# Minimum fraction of OCRs that overlap another one, minimum number of times that such pairs are expected to be open in the same cell, and
+# the maximum fraction of it that is observed if the pairs exclude each other.
 _OVERLAP_FRACTION = 0.2
 _MIN_EXPECTED = 20
-_LARGEST_OBSERVED = 0.2
-# More open OCRs and pairs than these tell nothing new.
+_MAX_OBSERVED = 0.2
+# Maximum numbers of open OCRs and of pairs that are used, which bound the time.
 _MAX_OPEN = 2_000_000
 _MAX_PAIRS = 20_000
 
 _MEND = (
-    "Samples with a set of OCRs of their own, put side by side (an outer concatenation), look so, and models then tell samples instead of "
-    "cells. Map all samples onto one set first, sample = sfa.pp.map_ocrs(sample, reference), and concatenate afterwards."
+    "This is typical of samples with different sets of OCRs after an outer concatenation, and models then separate samples instead of cell "
+    "types. Map all samples to one set first, sample = sfa.pp.map_ocrs(sample, reference), and concatenate afterwards."
 )
 
 
 def check_design(chunks: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
-    """Tell whether cells look like samples with OCR sets of their own.
+    """Find out whether cells look like concatenated samples with different OCR sets.
 
     Parameters
     ----------
     chunks
-        Counts of a sample of cells, at most some thousands, shape (n_cells, n_ocrs).
+        Counts of a random sample of at most a few thousand cells, shape (n_cells, n_ocrs).
     ocrs
-        Columns ``chrom``, ``start``, ``end``; n_ocrs rows.
+        Table with columns ``chrom``, ``start``, ``end`` and n_ocrs rows.
 
     Returns
     -------
-    A warning that says what is seen and what to do; None if nothing is.
+    A warning with the finding and advice, or None.
     """
     is_open = _some_cells(chunks)
     if is_open.shape[0] < 2 * _MIN_CELLS:
@@ -49,12 +55,12 @@ def check_design(chunks: sparse.csr_matrix, ocrs: pd.DataFrame) -> str | None:
     sizes = _groups(is_open)
     if len(sizes) > 1:
         fractions = ", ".join(f"{size / is_open.shape[0]:.0%}" for size in sizes[:5])
-        return f"Cells fall into {len(sizes)} groups ({fractions} of those looked at) that share no open OCR with each other. {_MEND}"
+        return f"Cells fall into {len(sizes)} groups ({fractions} of those looked at) that have no open OCR in common. {_MEND}"
     return _exclusive_overlaps(is_open, ocrs)
 
 
 def _some_cells(chunks: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Which OCRs are open (float32 ones) in cells that have any, of as many cells as are needed."""
+    """Open OCRs (float32 ones) of cells that have any, for at most `_MAX_OPEN` open OCRs."""
     counts = sparse.csr_matrix(chunks)
     n_open = np.diff(counts.indptr)
     cells = np.flatnonzero(n_open)
@@ -67,11 +73,11 @@ def _some_cells(chunks: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _groups(is_open: sparse.csr_matrix) -> list[int]:
-    """Sizes of the groups of cells that share no OCR with cells outside, the largest first; small ones do not count."""
+    """Sizes of groups of cells that have no open OCR in common with other cells, the largest first, without small groups."""
     n_cells, n_ocrs = is_open.shape
     cells = np.repeat(np.arange(n_cells, dtype=np.int64), np.diff(is_open.indptr))
     columns = is_open.indices
-    # Every cell is tied to the first one with the same OCR open: the groups are the same as with all ties.
+    # Each cell is connected to the first cell with the same open OCR, which gives the same groups as connecting all pairs.
     first = np.full(n_ocrs, -1, dtype=np.int64)
     first[columns[::-1]] = cells[::-1]
     tied = np.zeros((n_cells, n_cells), dtype=bool)
@@ -85,7 +91,7 @@ def _groups(is_open: sparse.csr_matrix) -> list[int]:
 
 
 def _overlapping(ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
-    """Pairs of OCRs, neighbours by their starts, that overlap; and the share of OCRs that overlap another."""
+    """Pairs of overlapping OCRs that are neighbours by start, and the fraction of OCRs that overlap another one."""
     chrom = pd.factorize(ocrs["chrom"])[0]
     start, end = ocrs["start"].to_numpy(np.int64), ocrs["end"].to_numpy(np.int64)
     order = np.lexsort((start, chrom))
@@ -100,6 +106,7 @@ def _exclusive_overlaps(is_open: sparse.csr_matrix, ocrs: pd.DataFrame) -> str |
     one, other, fraction = _overlapping(ocrs)
     if fraction < _OVERLAP_FRACTION:
         return None
+    # Number of cells in which both OCRs of a pair are expected to be open if they were independent, (n_pairs,).
     n_cells = is_open.shape[0]
     frequency = np.bincount(is_open.indices, weights=is_open.data, minlength=is_open.shape[1]) / n_cells
     expected = n_cells * frequency[one] * frequency[other]
@@ -110,7 +117,7 @@ def _exclusive_overlaps(is_open: sparse.csr_matrix, ocrs: pd.DataFrame) -> str |
         one, other, expected = one[best], other[best], expected[best]
     columns = is_open.tocsc()
     together = float(columns[:, one].multiply(columns[:, other]).sum())
-    if expected.sum() < _MIN_EXPECTED or together >= _LARGEST_OBSERVED * expected.sum():
+    if expected.sum() < _MIN_EXPECTED or together >= _MAX_OBSERVED * expected.sum():
         return None
     return (
         f"{fraction:.0%} of the OCRs overlap another one, and overlapping OCRs are hardly ever open in the same cell: {together:.0f} "

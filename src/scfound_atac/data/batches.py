@@ -1,9 +1,8 @@
-"""Batches of a corpus, each a function of the seed and its number alone.
+"""Batches of a corpus; each batch only depends on the seed and its number.
 
-A run that was interrupted goes on by asking for the next number: no sampler state has to be kept, and what batch 70,000 is does not
-depend on how many processes or workers read the ones before. annbatch (zarr stores that share one OCR set, Python 3.12) streams from an
-iterator whose place cannot be set and whose batches cannot mix OCR sets, so it is not used here; as the rows of a corpus are shuffled
-when it is written, a batch is one contiguous read anyway.
+An interrupted run continues with the next number. No sampler state has to be stored, and batch 70,000 does not depend on the number of
+processes or workers that read the batches before it. annbatch is not used here: it reads zarr stores with one OCR set (Python 3.12) from
+an iterator that cannot start at a given position. As the rows of a corpus are shuffled when it is written, a batch is one contiguous read.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
     Crop = Literal["neighbours", "random"]
 
-_VALIDATION = 1  # a stream of random numbers of its own
+_VALIDATION = 1  # seed of a separate stream of random numbers
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a batch lies: cells of one file of one study, and some of its OCRs."""
+    """The content of a batch: cells of one file of one study, and some of its OCRs."""
 
     study: int
     rows: NDArray[np.int64]  # within the study
@@ -44,38 +43,38 @@ class _Place:
 class CorpusBatches(Dataset):
     """Batch `i` of an endless sequence, as a map-style data set.
 
-    A batch holds cells of one study, drawn by weight; a contiguous block of shuffled rows; and a crop of the OCRs. A study with fewer
-    OCRs than `crop_size` gives whole cells, and as many times more of them as fit, so that batches have about the same number of tokens.
+    A batch holds a contiguous block of shuffled cells from one study, which is drawn by weight, and a crop of the OCRs. A study with fewer
+    OCRs than `crop_size` gives complete cells, and correspondingly more of them, so that batches have similar numbers of tokens.
 
     Parameters
     ----------
     corpus
-        Where the cells are.
+        The corpus.
     n_cells
-        Cells per batch, over all processes.
+        Number of cells per batch over all processes.
     crop_size
-        OCRs per batch; all of a study if None.
+        Number of OCRs per batch; all OCRs of the study if None.
     crop
         ``"neighbours"``: a stretch of the genome. ``"random"``: any OCRs, in genome order.
     seed
-        Of everything that is drawn.
+        Random seed of all draws.
     validation_fraction
-        Share of the cells, at the end of each file, that only validation batches hold.
+        Fraction of the cells, at the end of each file, that are only used for validation.
     validation
-        Draw from those cells, with a seed of its own that does not depend on `seed`.
+        Draw from the validation cells, with a fixed seed that does not depend on `seed`.
     n_factors
-        Features per region that the network expects; 0 for none.
+        Number of features per region that the network reads; 0 for none.
     region_table
-        File of the region table they come from; the package's if None.
+        File of the region table with these features; that of the package if None.
     with_labels
-        Number the biosamples of simulated cells; -1 for all cells if False.
+        Use the number of the biosample as the label of a simulated cell; if False, all labels are -1.
     rank, world_size
-        This process gets the `rank`-th of `world_size` equal parts of every batch.
+        Number of this process, and of all processes; each gets an equal part of every batch.
 
     Raises
     ------
     ValueError
-        If the cells of a batch cannot be split evenly, or a file has too few cells for the split into training and validation.
+        If the cells of a batch cannot be divided evenly, or a file has too few cells for training and validation.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class CorpusBatches(Dataset):
         self._tokens: dict[int, dict[str, Tensor]] = {}
 
     def place(self, i: int) -> _Place:
-        """Which cells and OCRs batch `i` holds, over all processes."""
+        """The cells and OCRs of batch `i` over all processes."""
         rng = np.random.default_rng([*self._stream, i])
         number = int(rng.choice(len(self._study_fractions), p=self._study_fractions))
         study, bounds = self.corpus.studies[number], self._bounds[number]
@@ -116,7 +115,7 @@ class CorpusBatches(Dataset):
         low, high = bounds[int(rng.choice(len(sizes), p=sizes / sizes.sum()))]
         crop_size = min(self.crop_size or study.n_ocrs, study.n_ocrs)
         n_cells = self.n_cells * max(1, (self.crop_size or 0) // crop_size)
-        # Runs past the end of the file go on at its beginning, so that all cells are equally likely.
+        # A block that exceeds the end of the file continues at its beginning, so that all cells are equally likely.
         rows = low + (rng.integers(high - low) + np.arange(n_cells)) % (high - low)
         if self.crop == "random":
             columns = np.sort(rng.choice(study.n_ocrs, crop_size, replace=False))
@@ -125,7 +124,7 @@ class CorpusBatches(Dataset):
         return _Place(number, rows, columns)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        """The process's part of batch `i`, as `scfound_atac.nn.objectives.Objectives` takes it."""
+        """The part of batch `i` for this process, as input of `scfound_atac.nn.objectives.Objectives`."""
         place = self.place(i)
         study = self.corpus.studies[place.study]
         n_local = len(place.rows) // self.world_size
@@ -133,7 +132,7 @@ class CorpusBatches(Dataset):
         rows = place.rows[part]
         cells = sparse.vstack([study.read(first, n) for first, n in _runs(rows)], format="csr")
         label = self.corpus.labels[place.study][rows] if self.with_labels else np.full(len(rows), -1)
-        # One seed per cell: what is drawn for a cell does not depend on which process has it.
+        # One seed per cell, so that its draws do not depend on the process that has it.
         seeds = np.random.SeedSequence([*self._stream, i, 1]).generate_state(len(place.rows), np.uint64)[part]
         columns = torch.from_numpy(place.columns)
         return {
@@ -161,7 +160,7 @@ class CorpusBatches(Dataset):
 
 
 def _file_bounds(study: Study, validation_fraction: float, *, validation: bool) -> NDArray[np.int64]:
-    """First row and one past the last of each file's training or validation cells: (files, 2)."""
+    """First row, and row after the last, of the training or validation cells of each file, (n_files, 2)."""
     bounds = []
     for file, size in enumerate(study.file_sizes):
         first, n_held_out = study.first_row(file), round(validation_fraction * size)
@@ -179,6 +178,6 @@ def _file_bounds(study: Study, validation_fraction: float, *, validation: bool) 
 
 
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Row numbers as (first, length) of runs of neighbours."""
+    """Row numbers as (first, length) of runs of consecutive rows."""
     parts = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
     return [(int(part[0]), len(part)) for part in parts]

@@ -1,4 +1,4 @@
-"""Vocabularies of a new peak-set model, from the data it is to be trained on."""
+"""Build the vocabularies of a new peak-set model from its training data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # In the order of the released vocabularies.
 SPECIAL = (PAD, "<mask>", CLS, "<eos>")
 UNKNOWN = "<unk>"
-"""Chromosome of genes of which it is not known, or has no token: chrM, scaffolds. The released vocabularies lack this one."""
+"""Token for genes whose chromosome is unknown or has no token (chrM, scaffolds). The released vocabularies do not have it."""
 
 
 def build_vocabularies(
@@ -28,19 +28,19 @@ def build_vocabularies(
     gene_chromosomes: Mapping[str, object] | pd.Series,
     batches: Iterable[str] = (),
 ) -> Vocabularies:
-    """Vocabularies as the authors release them: special tokens first, then OCRs in genome order, chromosomes, genes as they come.
+    """Vocabularies in the form of the authors: special tokens first, then OCRs in genome order, chromosomes, and genes in given order.
 
     Parameters
     ----------
     ocrs
-        ``chrom``, ``start``, ``end``; those on chrM and scaffolds get no token.
+        Table with ``chrom``, ``start``, ``end``; OCRs on chrM and scaffolds get no token.
     genes
-        Names, each once.
+        Names of genes, without repeats.
     gene_chromosomes
-        Chromosome by gene, in any spelling. Genes that are missing here, or lie on no chromosome of the vocabulary, are put on ``<unk>``,
-        with a warning.
+        Chromosome of each gene, in any spelling. Genes without one, or on a chromosome that is not in the vocabulary, get ``<unk>``, with a
+        warning.
     batches
-        Names, each once; they have no special tokens.
+        Names of experimental batches, without repeats; they have no special tokens.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def build_vocabularies(
     """
     known = ocrs[chromosome_ids(ocrs["chrom"]) > 0]
     if known.empty:
-        msg = f"None of the {len(ocrs)} OCRs lies on chr1 to chr22, chrX or chrY, so that there is nothing to read."
+        msg = f"None of the {len(ocrs)} OCRs lies on chr1 to chr22, chrX or chrY, so no peak is left."
         raise ValueError(msg)
     if len(known) < len(ocrs):
         logger.warning("%d OCRs on other chromosomes than chr1-22, X, Y are left out", len(ocrs) - len(known))
@@ -76,7 +76,7 @@ def _chromosomes_of(genes: list[str], table: Mapping[str, object] | pd.Series) -
     if not is_known.all():
         some = [gene for gene, there in zip(genes, is_known, strict=True) if not there][:3]
         logger.warning(
-            "%d of %d genes have no chromosome among chr1-22, X, Y, for example %s; they share the token %s. "
+            "%d of %d genes have no chromosome among chr1-22, X, Y, for example %s; they get the token %s. "
             "Name chromosomes in var['chrom'] of the genes, or pass gene_chromosomes=.",
             int((~is_known).sum()),
             len(genes),

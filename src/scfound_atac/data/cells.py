@@ -1,4 +1,4 @@
-"""The one door for input: what a user hands over becomes cells that any model can read, checked once."""
+"""Read and check the cells that a user passes to any function of the package, so that all models can read them."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-# Cells from which the design of a data set is judged; more say the same.
+# Number of cells by which the design of a data set is judged; it bounds time and memory.
 _DESIGN_CELLS = 2_000
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells that are fit for a model: a checked matrix, the place of each OCR in the genome, and names.
+    """Checked cells: a matrix, the coordinates of its OCRs, and the names of the cells.
 
     Attributes
     ----------
     matrix
-        Counts as the user holds them, shape (n_cells, n_vars), in any form that `scfound_atac.data.iter_rows` reads.
+        Counts in the form in which the user has them, shape (n_cells, n_vars); `scfound_atac.data.iter_rows` reads them.
     columns
-        Numbers of the columns of `matrix` that are OCRs, shape (n_ocrs,); None if all of them are. An object of 10x multiome cells, for
-        example, holds genes beside peaks.
+        Numbers of the columns of `matrix` that are OCRs, shape (n_ocrs,); None if all are. An object of 10x multiome cells, for example,
+        contains genes and peaks.
     ocrs
-        The OCRs: ``chrom``, ``start``, ``end`` on GRCh38, 0-based and half-open; only an index of names if coordinates were not asked for.
+        The OCRs: ``chrom``, ``start``, ``end`` on GRCh38, 0-based and half-open; or only an index of names if coordinates were not
+        requested.
     names
         Names of the cells, shape (n_cells,).
     is_empty
         Whether a cell has no open OCR, shape (n_cells,).
     role
-        What the user calls the object, for messages.
+        Name of the object, for messages.
     source
-        The user's object and the AnnData in it, from which columns of ``obs`` can be read; None of a subset.
+        The object of the user and the AnnData in it, for reading columns of ``obs``; None for a subset.
     """
 
     matrix: Any
@@ -69,7 +70,7 @@ class Cells:
 
     @property
     def n_vars(self) -> int:
-        """Number of columns of the user's matrix, those that are no OCRs included."""
+        """Number of columns of `matrix`, including those that are not OCRs."""
         return shape_of(self.matrix)[1]
 
     @classmethod
@@ -86,38 +87,38 @@ class Cells:
         or_else: str = "",
         coordinates: bool = True,
     ) -> Cells:
-        """Read and check cells; every function of the package that takes cells goes through here.
+        """Read and check cells. Every function of the package that takes cells calls this method.
 
-        The matrix is read once from end to end, so that a bad value is found before any work.
+        The complete matrix is read once, so that an invalid value is found before any work.
 
         Parameters
         ----------
         data
-            AnnData, MuData, or cells that were read already, which are returned as they are.
+            AnnData, MuData, or `Cells` that were read before, which are returned unchanged.
         layer
             Layer with the values; ``X`` if None.
         genome
-            Genome build, if it cannot be recognised; ``uns["genome"]`` is looked at too.
+            Genome build, if it cannot be recognised; by default ``uns["genome"]`` is read.
         modality
-            Modality of a MuData; ``"atac"`` if None.
+            Name of the accessibility modality of a MuData; ``"atac"`` if None.
         role, layer_argument
-            Names of the arguments that `data` and `layer` were given as, for messages.
+            Names of the arguments `data` and `layer` in the calling function, for messages.
         values
-            ``"counts"`` refuses values that are not whole numbers; ``"any"`` takes all that are finite and not negative.
+            ``"counts"`` refuses values that are not whole numbers; ``"any"`` accepts all values that are finite and not negative.
         or_else
-            A further way out that is added to the message about values that are no counts.
+            Text that is appended to the message about values that are not counts, with another solution.
         coordinates
-            Whether places in the genome are needed.
+            Whether coordinates of OCRs are needed.
 
         Raises
         ------
         TypeError
             If `data` is neither AnnData nor MuData, or not in memory.
         KeyError
-            If there is no such layer or modality.
+            If the layer or modality does not exist.
         ValueError
-            If there are no cells or no peaks, coordinates are not usable or not on GRCh38, or values are negative, infinite, NaN, or no
-            counts where counts are needed.
+            If there are no cells or no peaks, coordinates cannot be used or are not on GRCh38, values are negative, infinite or NaN, or
+            counts are required and values are not counts.
         """
         if isinstance(data, Cells):
             return data
@@ -144,7 +145,7 @@ class Cells:
         return cells
 
     def _check(self, where: str, values: str, layer_argument: str, layers: list[str], or_else: str) -> csr_matrix:
-        """Look at every value once, note the empty cells, and return the cells by which the design is judged."""
+        """Check every value, mark empty cells, and return the cells by which the design is judged."""
         from scipy.sparse import vstack
 
         n_cells = len(self)
@@ -167,7 +168,7 @@ class Cells:
     def _no_counts(
         self, where: str, is_whole: NDArray[np.bool_], layer_argument: str, layers: list[str], or_else: str
     ) -> str:
-        """What to say of values that are no counts, in all cells or in some of them."""
+        """The message about values that are not counts, in all cells or in some."""
         wrong = np.flatnonzero(~is_whole)
         if (is_whole & ~self.is_empty).any():
             what = (
@@ -191,7 +192,7 @@ class Cells:
     def iter_rows(
         self, *, chunk_size: int = 1024, rows: NDArray[np.integer] | None = None
     ) -> Iterator[tuple[slice | NDArray[np.int64], csr_matrix]]:
-        """Chunks of cells with their OCRs alone, (cells, n_ocrs); otherwise as `scfound_atac.data.iter_rows`."""
+        """Chunks of cells with only their OCRs, (cells, n_ocrs); otherwise like `scfound_atac.data.iter_rows`."""
         for index, chunk in iter_rows(self.matrix, chunk_size=chunk_size, rows=rows):
             yield index, chunk if self.columns is None else chunk[:, self.columns]
 
@@ -203,7 +204,7 @@ class Cells:
         return vstack(chunks, format="csr") if chunks else csr_matrix((0, self.n_ocrs), dtype=np.float32)
 
     def subset(self, rows: NDArray[np.integer]) -> Cells:
-        """Some of the cells, in memory, with their OCRs alone."""
+        """The cells `rows` in memory, with only their OCRs."""
         return Cells(self.to_memory(rows), None, self.ocrs, self.names[rows], self.is_empty[rows], self.role)
 
     def as_anndata(self, rows: NDArray[np.integer] | None = None) -> AnnData:
@@ -223,22 +224,22 @@ class Cells:
         return pd.Index(self.names) if self.source is None else self.source[1].obs_names
 
     def column(self, key: str, argument: str = "labels_key") -> pd.Series:
-        """A column of ``obs``, of the AnnData or else of the MuData around it; see `scfound_atac._anndata.get_column`."""
+        """The column `key` of ``obs`` of the AnnData, or else of the MuData around it; see `scfound_atac._anndata.get_column`."""
         assert self.source is not None
         return get_column(*self.source, key, self.role, argument)
 
     def var_columns(self, ocrs: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Numbers of OCRs -> numbers of the columns of the user's object."""
+        """Numbers of OCRs -> numbers of their columns in `matrix`."""
         return ocrs if self.columns is None else self.columns[ocrs]
 
     def to_var(self, values: NDArray[np.float32], ocrs: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Values of some OCRs (len(ocrs), ...) as rows for all columns of the user's object (n_vars, ...), zero elsewhere."""
+        """Values of the OCRs `ocrs`, (len(ocrs), ...), as rows for all columns of `matrix`, (n_vars, ...), and 0 elsewhere."""
         whole = np.zeros((self.n_vars, *values.shape[1:]), dtype=np.float32)
         whole[self.var_columns(ocrs)] = values
         return whole
 
     def widen(self, block: csr_matrix) -> csr_matrix:
-        """Values of OCRs (cells, n_ocrs) with a column for each column of the user's object, (cells, n_vars)."""
+        """Values of OCRs, (cells, n_ocrs), with a column for each column of `matrix`, (cells, n_vars)."""
         from scipy.sparse import csr_matrix
 
         if self.columns is None:
@@ -246,7 +247,7 @@ class Cells:
         return csr_matrix((block.data, self.columns[block.indices], block.indptr), shape=(block.shape[0], self.n_vars))
 
     def warn_of_empty(self, consequence: str) -> None:
-        """Say in the log how many cells have no open OCR, if there are any, and what comes of it."""
+        """Log a warning with the number of cells without an open OCR, if there are any, and with the consequence."""
         if n_empty := int(self.is_empty.sum()):
             logger.warning("%d of %d cells have no open OCR and %s", n_empty, len(self), consequence)
 
@@ -254,12 +255,12 @@ class Cells:
 def read_columns(
     adata: AnnData, role: str = "adata", genome: str | None = None
 ) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """Column numbers and coordinates of the OCRs of an object whose matrix is not read.
+    """Column numbers and coordinates of the OCRs of an object, without reading its matrix.
 
     Raises
     ------
     ValueError
-        If there are no peaks, or coordinates are not usable or not on GRCh38.
+        If there are no peaks, or coordinates cannot be used or are not on GRCh38.
     """
     columns, var = peaks_of(adata, role)
     ocrs = read_ocrs(var, genome=genome, uns_genome=adata.uns.get("genome"), role=role)

@@ -1,4 +1,4 @@
-"""Cells of many studies in files, read a block of rows at a time."""
+"""Read blocks of cells from the files of many studies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REQUIRED = {"name": str, "kind": str, "files": list, "n_cells": int, "n_ocrs": 
 def _open(path: Path) -> Iterator[Any]:
     """The group of an h5ad file or a zarr store.
 
-    Opened for each block anew: that takes well under a millisecond on a local disk, and no handle has to survive a fork.
+    The file is opened for each block: this takes well under a millisecond on a local disk, and no handle has to survive a fork.
     """
     if path.suffix == ".zarr":
         import zarr
@@ -44,18 +44,18 @@ def _open(path: Path) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Study:
-    """Cells over one OCR set, in one or more files.
+    """Cells with one OCR set, in one or more files.
 
     Attributes
     ----------
     name, kind, source, licence, blood
-        What ``corpus.yaml`` says of the study; `kind` is ``"real"`` or ``"simulated"``.
+        Description of the study in ``corpus.yaml``; `kind` is ``"real"`` or ``"simulated"``.
     files
         AnnData files (``.h5ad`` or ``.zarr``) with counts in ``X``, stored by row, in shuffled order.
     weight
-        Share of batches taken from this study, relative to the other studies' weights.
+        Relative frequency of batches from this study.
     file_sizes
-        Cells per file.
+        Number of cells in each file.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Study:
 
     @property
     def n_cells(self) -> int:
-        """Cells in all files."""
+        """Number of cells in all files."""
         return int(self._first[-1])
 
     def first_row(self, file: int) -> int:
@@ -82,12 +82,12 @@ class Study:
         return int(self._first[file])
 
     def read(self, first: int, n: int) -> sparse.csr_matrix:
-        """Counts of cells `first` to ``first + n``: (n, n_ocrs) float32. Nothing but these cells is read.
+        """Counts of cells `first` to ``first + n``: (n, n_ocrs) float32. Only these cells are read.
 
         Raises
         ------
         ValueError
-            If there are no such cells, or their values are not counts.
+            If the cells do not exist, or their values are not counts.
         """
         if first < 0 or n < 1 or first + n > self.n_cells:
             msg = f"Study {self.name!r} has {self.n_cells} cells; asked for {first} to {first + n}."
@@ -115,18 +115,18 @@ class Study:
 
     @cached_property
     def ocrs(self) -> pd.DataFrame:
-        """``chrom``, ``start``, ``end`` of the OCRs, in genome order, and ``fraction_open``, the share of cells with a read there.
+        """``chrom``, ``start``, ``end`` of the OCRs, in genome order, and ``fraction_open``, the fraction of cells with a read there.
 
         Raises
         ------
         ValueError
-            If the files of the study disagree, or are not in genome order.
+            If the files of the study have different OCRs, or these are not in genome order.
         """
         coordinates = ("chrom", "start", "end")
         tables = [_read_columns(path, "var", (*coordinates, "fraction_open")) for path in self.files]
         for path, table in zip(self.files[1:], tables[1:], strict=True):
             if any(not table[name].equals(tables[0][name]) for name in coordinates):
-                msg = f"{path} has other OCRs than {self.files[0].name}; the files of a study must share them."
+                msg = f"{path} has other OCRs than {self.files[0].name}; the files of a study must have the same."
                 raise ValueError(msg)
         if not np.array_equal(genome_order(tables[0]), np.arange(self.n_ocrs)):
             msg = f"The OCRs of {self.files[0]} are not in genome order; write adata[:, genome_order(adata.var)]."
@@ -135,7 +135,7 @@ class Study:
 
     @cached_property
     def biosamples(self) -> NDArray[np.object_]:
-        """Biosample of each cell (n_cells,), None where there is none. Real cells have none."""
+        """Biosample of each cell, (n_cells,); None for real cells, which have none."""
         if self.kind != "simulated":
             return np.full(self.n_cells, None, dtype=object)
         column = [_read_columns(path, "obs", ("biosample",))["biosample"].to_numpy(dtype=object) for path in self.files]
@@ -150,8 +150,7 @@ class Corpus:
     folder
         The folder, or its ``corpus.yaml``.
     weights
-        Weights to be used instead of those in ``corpus.yaml``, by name of the study or by kind (``"real"``, ``"simulated"``); 0 leaves a
-        study out.
+        Weights that replace those in ``corpus.yaml``, by name or kind of a study (``"real"``, ``"simulated"``); 0 leaves a study out.
 
     Attributes
     ----------
@@ -163,7 +162,7 @@ class Corpus:
     FileNotFoundError
         If ``corpus.yaml`` or a file it lists is missing.
     ValueError
-        If the description is incomplete or the files are not what it says, or `weights` names what is not there.
+        If the description is incomplete or does not match the files, or `weights` has an unknown name.
     """
 
     def __init__(self, folder: str | Path, weights: Mapping[str, float] | None = None) -> None:
@@ -189,17 +188,17 @@ class Corpus:
 
     @property
     def n_cells(self) -> int:
-        """Cells in all studies."""
+        """Number of cells in all studies."""
         return sum(study.n_cells for study in self.studies)
 
     @cached_property
     def biosamples(self) -> tuple[str, ...]:
-        """Biosamples of the simulated cells, sorted; their numbers are the labels of `labels`."""
+        """Sorted biosamples of the simulated cells; `labels` are their numbers."""
         return tuple(sorted({name for study in self.studies for name in study.biosamples if name is not None}))
 
     @cached_property
     def labels(self) -> tuple[NDArray[np.int64], ...]:
-        """Per study, the number of each cell's biosample, -1 without one."""
+        """For each study, the number of the biosample of each cell, or -1."""
         number = {name: i for i, name in enumerate(self.biosamples)}
         return tuple(
             np.fromiter((number.get(name, -1) for name in study.biosamples), dtype=np.int64, count=study.n_cells)
@@ -216,7 +215,7 @@ def _description(path: Path) -> Mapping[str, Any]:
         msg = f"{path} is not YAML: {error}"
         raise ValueError(msg) from error
     if not isinstance(described, dict) or not isinstance(described.get("studies"), list):
-        msg = f"{path} describes no corpus: expected format_version and a list of studies."
+        msg = f"{path} does not describe a corpus: expected format_version and a list of studies."
         raise ValueError(msg)
     if described.get("format_version") != FORMAT_VERSION:
         msg = f"{path} has format_version {described.get('format_version')!r}; this version reads {FORMAT_VERSION}."
@@ -268,7 +267,7 @@ def _shape(path: Path) -> tuple[int, int]:
             matrix = group["X"]
             encoding, shape = matrix.attrs.get("encoding-type"), matrix.attrs.get("shape")
     except (OSError, KeyError) as error:
-        msg = f"{path} is no AnnData file with a matrix X ({error})."
+        msg = f"{path} is not an AnnData file with a matrix X ({error})."
         raise ValueError(msg) from error
     if encoding != "csr_matrix":
         msg = f"{path} stores X as {encoding}; write it by row: adata.X = scipy.sparse.csr_matrix(adata.X)."

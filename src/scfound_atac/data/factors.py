@@ -1,4 +1,4 @@
-"""What is known of regions, for networks that use it."""
+"""Region features as input of networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def region_factors(ocrs: pd.DataFrame, n_factors: int, table: RegionTable) -> NDArray[np.float32]:
-    """What a network is told of OCRs: the features that `table` knows of them, (n_ocrs, n_factors).
+    """Features of OCRs from `table` for a network, (n_ocrs, n_factors).
 
     Raises
     ------
     ValueError
-        If the table knows more or less than the network expects.
+        If the table has another number of features than the network expects.
     """
     features = table.lookup(ocrs).features
     if features.shape[1] != n_factors:

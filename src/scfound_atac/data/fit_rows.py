@@ -1,4 +1,4 @@
-"""Which cells something is fitted to, when there are many."""
+"""Choose the cells to which PCA and other steps are fitted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_FIT_CELLS = 20_000
-"""Cells that PCA and its like are fitted to, at most. PCA takes 8 bytes for each pair of them: 3.2 GB, whatever the number of cells."""
+"""Maximum number of cells to which PCA is fitted. PCA needs 8 bytes for each pair of them: 3.2 GB for any number of cells."""
 
 
 def fit_rows(names: pd.Index | NDArray[np.object_], n: int, seed: int) -> NDArray[np.int64]:
-    """At most `n` rows, those whose seeded hash of the name is smallest, so that cell order plays no part; rising."""
+    """Sorted numbers of at most `n` rows: those with the smallest seeded hash of the name, so that cell order does not matter."""
     if len(names) <= n:
         return np.arange(len(names))
     hashed = pd.util.hash_array(np.asarray(names, dtype=object), hash_key=f"{seed:016d}"[:16])

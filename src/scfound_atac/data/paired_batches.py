@@ -1,4 +1,4 @@
-"""Batches of cells of which accessibility and expression are known, each a function of the seed and its number alone."""
+"""Batches of cells with accessibility and expression; each batch only depends on the seed and its number."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
     from .vocabularies import Vocabularies
 
-_VALIDATION = 1  # a stream of random numbers of its own
-# Cells of like length are looked for among the cells of so many batches. In all of them, batches of an epoch would hold the same cells.
+_VALIDATION = 1  # seed of a separate stream of random numbers
+# Number of batches among whose cells those of similar length are put together. With all cells, every epoch would have the same batches.
 _POOL = 32
 
 
 @dataclass(frozen=True)
 class PairedCells:
-    """Cells as the network is trained on them.
+    """Cells for training.
 
     Attributes
     ----------
     tokens
-        Ids of each cell's open peaks, without [CLS].
+        Ids of the open peaks of each cell, without [CLS].
     levels
-        Levels of expression of the genes in `genes`, shape (n_cells, n_genes), uint8, no stored zeros.
+        Levels of expression of `genes`, shape (n_cells, n_genes), uint8, without stored zeros.
     genes, gene_chromosomes
         Ids of the genes and of their chromosomes, shape (n_genes,).
     batch
-        Ids of the cells' batches, shape (n_cells,), for a network that is told them.
+        Ids of the experimental batches of the cells, shape (n_cells,), for a network that reads them.
     """
 
     tokens: list[NDArray[np.int32]]
@@ -57,7 +57,7 @@ class PairedCells:
         )
 
     def checksum(self) -> str:
-        """Of everything, as 64 hex digits."""
+        """SHA-256 of all arrays, as 64 hex digits."""
         arrays = [np.array([len(tokens) for tokens in self.tokens]), *self.tokens, self.levels.indptr]
         arrays += [self.levels.indices, self.levels.data, self.genes, self.gene_chromosomes]
         digest = hashlib.sha256()
@@ -69,38 +69,38 @@ class PairedCells:
 class PairedBatches(Dataset):
     """Batch `i` of an endless sequence, as a map-style data set.
 
-    An epoch shows every cell, in an order of its own; its batches hold cells of like length, so that little is padded. To fill its last
-    batch, some cells come twice.
+    An epoch contains every cell, in a random order; its batches hold cells of similar length, so that there is little padding. Some cells
+    occur twice, to fill the last batch.
 
     Parameters
     ----------
     cells
-        To draw from, at least `world_size`.
+        The cells, at least `world_size`.
     vocabularies
-        Of the network.
+        Vocabularies of the network.
     n_cells
-        Cells per batch, over all processes; fewer if there are not so many.
+        Number of cells per batch over all processes; at most the number of cells.
     max_tokens
-        Most peaks of a cell; of more, a part is drawn anew each time.
+        Maximum number of peaks of a cell; cells with more are subsampled anew each time.
     max_genes
-        Most genes that are asked for per cell: half of them expressed, half not, and as many of both.
+        Maximum number of genes per cell, half of them expressed and half not.
     seed
-        Of everything that is drawn.
+        Random seed of all draws.
     validation
-        Every cell once, always in the same batches and with the same draws, which do not depend on `seed`; cells that fill
-        the last batch weigh nothing.
+        Every cell once, always in the same batches and with the same draws, which do not depend on `seed`. Cells that fill the last batch
+        have weight 0.
     rank, world_size
-        This process gets the `rank`-th of `world_size` equal parts of every batch.
+        Number of this process, and of all processes; each gets an equal part of every batch.
 
     Attributes
     ----------
     n_batches
-        In an epoch.
+        Number of batches in an epoch.
 
     Raises
     ------
     ValueError
-        If the cells of a batch cannot be split evenly.
+        If the cells of a batch cannot be divided evenly.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class PairedBatches(Dataset):
         self._last: tuple[int, NDArray[np.int64]] = (-1, np.empty((0, 0), dtype=np.int64))
 
     def rows(self, i: int) -> NDArray[np.int64]:
-        """Cells of batch `i`, over all processes."""
+        """Row numbers of the cells of batch `i` over all processes."""
         epoch, number = divmod(i, self.n_batches)
         epoch = 0 if self.validation else epoch
         if self._last[0] != epoch:
@@ -141,7 +141,7 @@ class PairedBatches(Dataset):
         return self._last[1][number]
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The cells of each of an epoch's batches: (n_batches, n_cells)."""
+        """Row numbers of the cells in each batch of an epoch, (n_batches, n_cells)."""
         shape = (self.n_batches, self.n_cells)
         if self.validation:
             return np.resize(np.argsort(self._lengths, kind="stable"), shape)
@@ -152,15 +152,17 @@ class PairedBatches(Dataset):
         return rng.permutation(np.concatenate(by_length).reshape(shape))
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """The process's part of batch `i`.
+        """The part of batch `i` for this process.
 
         ``peaks`` and ``peak_chromosomes`` (B, L), [CLS] first, and ``is_peak`` if there is padding; ``genes``, ``gene_chromosomes``,
-        ``is_gene`` and their ``level`` (B, G); ``weight`` (B,); ``batch`` (B,) for a network that is told it; ``n_tokens``, peaks of
-        the whole batch over all processes.
+        ``is_gene`` and their ``level`` (B, G); ``weight`` (B,); ``batch`` (B,) for a network that reads it; ``n_tokens``, the number
+        of peaks of the batch over all processes.
         """
         rows, number = self.rows(i), i % self.n_batches
-        part = slice(self.rank, None, self.world_size)  # of a batch that is sorted by length, an even share
-        # One seed per cell: what is drawn for a cell does not depend on which process has it.
+        part = slice(
+            self.rank, None, self.world_size
+        )  # as the batch is sorted by length, every process gets cells of all lengths
+        # One seed per cell, so that its draws do not depend on the process that has it.
         seeds = np.random.SeedSequence([*self._stream, number if self.validation else i, 1])
         drawn = [
             self._draw(row, np.random.default_rng(seed))
@@ -170,7 +172,7 @@ class PairedBatches(Dataset):
         columns, is_gene = pad([columns for _, columns, _ in drawn], 0)
         level, _ = pad([level for _, _, level in drawn], 0)
         weight = np.ones(len(rows), dtype=np.float32)
-        if self.validation:  # so that the mean over all batches is the mean over the cells
+        if self.validation:  # the mean over all batches must be the mean over the cells
             is_first = np.arange(len(rows)) + number * self.n_cells < len(self.cells)
             weight = (is_first * (self.n_batches * self.n_cells / len(self.cells))).astype(np.float32)
         batch: dict[str, Tensor] = {
@@ -191,7 +193,7 @@ class PairedBatches(Dataset):
     def _draw(
         self, row: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Of one cell: [CLS] and peaks; columns of genes, expressed and not, and their levels."""
+        """For one cell: [CLS] and its peaks; column numbers of genes, expressed and not; and their levels."""
         tokens, cells = self.cells.tokens[row], self.cells.levels
         if len(tokens) > self.max_tokens:
             tokens = tokens[rng.choice(len(tokens), self.max_tokens, replace=False)]

@@ -1,4 +1,4 @@
-"""A cell's counts as the network wants them."""
+"""Prepare the counts of cells for networks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def prepare_rows(rows: csr_matrix, *, target_sum: float | None = 1e4, log1p: bool = True) -> csr_matrix:
-    """Total-count normalise and log-transform cells; each cell by itself, zeros stay zeros.
+    """Scale each cell to the same total and take log1p; zeros stay zero.
 
     Parameters
     ----------
     rows
-        Counts, shape (cells, OCRs).
+        Counts, shape (n_cells, n_ocrs).
     target_sum
-        Total of every cell after scaling; None leaves the counts as they are. A cell without counts stays empty.
+        Total of every cell after scaling; None for no scaling. A cell without counts stays empty.
     log1p
         Take ``log(1 + x)`` afterwards.
 

@@ -1,4 +1,4 @@
-"""Sets of different sizes in one batch: which go together, and padding."""
+"""Put sets of different sizes into batches, with padding."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# A bucket holds cells that are at least this long, as a share of its longest.
+# Minimum length of a cell in a bucket, as a fraction of the longest one; it bounds padding to a tenth.
 _MIN_FILL = 0.9
 
 
 def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Cells of like length, the longest first.
+    """Groups of cells of similar length, the longest first.
 
     Parameters
     ----------
     lengths
-        Tokens of each cell, at least 1, shape (n_cells,).
+        Number of tokens of each cell, at least 1, shape (n_cells,).
     max_cells, max_tokens
-        Most cells of a bucket, and most tokens, padding included; a cell that is longer by itself is a bucket of its own.
+        Maximum number of cells of a bucket, and of tokens including padding; a longer cell is a bucket of its own.
 
     Yields
     ------
-    Row numbers. Every cell is in one bucket.
+    Row numbers of the cells of a bucket. Every cell is in one bucket.
     """
     order = np.argsort(-lengths, kind="stable")
     falling = lengths[order]
@@ -41,7 +41,7 @@ def buckets(lengths: NDArray[np.int64], max_cells: int, max_tokens: int) -> Iter
 
 
 def pad(sets: Sequence[NDArray], filler: int) -> tuple[NDArray, NDArray[np.bool_]]:
-    """Sets as rows of one array as wide as the largest, `filler` behind the others, and where it is not: both (n_sets, largest)."""
+    """Sets as rows of one array, padded with `filler` to the size of the largest, and a mask of the entries: both (n_sets, largest)."""
     lengths = np.array([len(one) for one in sets])
     is_there = np.arange(lengths.max()) < lengths[:, None]
     padded = np.full(is_there.shape, filler, dtype=sets[0].dtype)

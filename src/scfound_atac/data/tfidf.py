@@ -16,25 +16,30 @@ _DEPTH_CORRELATION = 0.75
 
 
 def inverse_document_frequency(counts: csr_matrix) -> NDArray[np.float32]:
-    """Number of cells over one plus the number of cells an OCR is open in: (n_ocrs,)."""
+    """``n_cells / (1 + number of cells in which the OCR is open)``, (n_ocrs,), of `counts` (n_cells, n_ocrs)."""
     return (counts.shape[0] / (1.0 + counts.getnnz(axis=0))).astype(np.float32)
 
 
 def tfidf(counts: csr_matrix, idf: NDArray[np.float32]) -> csr_matrix:
-    """``log(1 + 1e4 * tf * idf)`` (Stuart et al. 2021, Signac), tf the part of the cell's counts; an empty cell stays empty.
+    """TF-IDF as in Signac (Stuart et al. 2021), which also chose the factor 1e4. Zeros, and so empty cells, stay zero.
+
+    ::
+
+        x[i, j] = log(1 + 1e4 * tf[i, j] * idf[j])
+        tf[i, j] = counts[i, j] / sum of the counts of cell i
 
     Parameters
     ----------
     counts
-        Shape (n_cells, n_ocrs).
+        Counts, shape (n_cells, n_ocrs).
     idf
-        Shape (n_ocrs,); an OCR with 0 is left out.
+        Weights, shape (n_ocrs,); an OCR with weight 0 is left out.
 
     Returns
     -------
     A new float32 matrix of the same shape.
     """
-    total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()  # (n_cells,)
     scale = np.divide(1e4, total, out=np.zeros_like(total), where=total > 0)
     weighted = counts.astype(np.float32, copy=True)
     weighted.data = np.log1p(

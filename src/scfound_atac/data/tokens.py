@@ -1,4 +1,4 @@
-"""Cells as sets of peaks of a vocabulary."""
+"""Convert cells into sets of peaks of a vocabulary."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ MIN_COVERAGE = 0.05
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a data set a vocabulary holds.
+    """How much of a data set a vocabulary covers.
 
     Attributes
     ----------
     n_tokens
-        Peaks of the vocabulary that are open in each cell, shape (n_cells,), before any is left out for their number.
+        Number of peaks of the vocabulary that are open in each cell, shape (n_cells,), before subsampling.
     n_open, n_lost, n_ambiguous
-        The cell's open OCRs; those of them without a peak in the vocabulary; those that overlap several, of which the one that shares most
-        bases is taken.
+        Number of open OCRs of each cell, of those without a peak in the vocabulary, and of those that overlap several peaks, of which the
+        one with most common bases is used.
     fraction_vocabulary
-        Fraction of the vocabulary's peaks that the data's OCRs reach.
+        Fraction of the peaks of the vocabulary that overlap an OCR of the data.
     fraction_ocrs
-        Fraction of the data's OCRs with a peak in the vocabulary.
+        Fraction of the OCRs of the data with a peak in the vocabulary.
     """
 
     n_tokens: NDArray[np.int64]
@@ -79,21 +79,21 @@ class Coverage:
 
 
 class Tokenizer:
-    """Turns the open OCRs of cells into ids of a peak vocabulary.
+    """Converts the open OCRs of cells into ids of a peak vocabulary.
 
-    An OCR stands for the peak of the same coordinates, else for the one it shares most bases with: the rule of
-    `scfound_atac.genome.best_overlaps`. OCRs that meet in one peak are one token.
+    An OCR stands for the peak with which it has most bases in common, by the rule of `scfound_atac.genome.best_overlaps`. Several OCRs
+    of the same peak are one token.
 
     Parameters
     ----------
     vocabularies
-        Of the model.
+        Vocabularies of the model.
     ocrs
-        The data's columns: ``chrom``, ``start``, ``end``.
+        OCRs of the data: ``chrom``, ``start``, ``end``.
     max_tokens
-        Most peaks of a cell. Of a cell with more, a random part is taken, which depends on its name, its peaks and the seed alone.
+        Maximum number of peaks of a cell. Cells with more are subsampled at random, depending only on name, peaks and seed.
     seed
-        For that part.
+        Random seed of this subsampling.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Tokenizer:
         return tokens
 
     def coverage(self, chunks: Iterable[sparse.csr_matrix]) -> Coverage:
-        """How much of some cells the vocabulary holds; chunks of them, each (cells, n_ocrs)."""
+        """How much of the cells the vocabulary covers; `chunks` are their counts, each (cells, n_ocrs)."""
         columns = np.column_stack([np.ones(len(self.is_known)), ~self.is_known, self._is_ambiguous])
         n_tokens, counts = [], []
         for chunk in chunks:
@@ -137,7 +137,7 @@ class Tokenizer:
         )
 
     def __call__(self, rows: sparse.csr_matrix, names: NDArray[np.object_]) -> list[NDArray[np.int64]]:
-        """Token ids of each cell in rising order, at most `max_tokens`: (cells, n_ocrs) and the cells' names, shape (cells,)."""
+        """Sorted token ids of each cell, at most `max_tokens`, from counts (cells, n_ocrs) and the names of the cells, (cells,)."""
         tokens = self._tokens(rows)
         cells = np.split(tokens.indices.astype(np.int64), tokens.indptr[1:-1])
         for i in np.flatnonzero(np.diff(tokens.indptr) > self.max_tokens):

@@ -1,4 +1,4 @@
-"""The vocabularies of a peak-set model: what its ids stand for."""
+"""The vocabularies of a peak-set model, which map peaks, genes and chromosomes to ids."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PAD, CLS = "<pad>", "<cls>"
 
 @dataclass(frozen=True)
 class Vocabularies:
-    """Token to id, as the authors release them: special tokens such as ``<cls>`` beside the others, ids from 0 without gaps.
+    """Maps of token to id as released by the authors: ids are 0, 1, ... and include special tokens such as ``<cls>``.
 
     Attributes
     ----------
     peaks
-        Peaks by coordinates, ``chr1-1000-1500``.
+        Peaks, named by coordinates (``chr1-1000-1500``).
     chromosomes
-        Chromosomes; empty for a network that is not told them.
+        Chromosomes; empty for a network that does not read them.
     genes, gene_chromosomes
         Genes, and the chromosome of each; empty for a network without gene queries.
     cell_types, batches
-        Labels, without special tokens; empty where the network has no such part.
+        Labels, without special tokens; empty if the network has no such part.
     """
 
     peaks: Mapping[str, int]
@@ -49,14 +49,14 @@ class Vocabularies:
         Raises
         ------
         ValueError
-            If a name holds no coordinates.
+            If a name has no coordinates.
         """
         names = [name for name in sorted(self.peaks, key=self.peaks.__getitem__) if not is_special(name)]
         return parse_names(names).assign(id=[self.peaks[name] for name in names])
 
     @cached_property
     def peak_chromosomes(self) -> NDArray[np.int64]:
-        """Chromosome id of every row of the peak table, shape (n_peaks,); special tokens have that of the same special token.
+        """Chromosome id of every row of the peak table, shape (n_peaks,); a special token has the id of the same token.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Vocabularies:
 
     @cached_property
     def known_genes(self) -> frozenset[str]:
-        """Genes that a network can be asked for: it has a vector of each and, if it is told chromosomes, knows where it lies."""
+        """Genes that the network can predict: those in `genes` and, if the network reads chromosomes, with a known chromosome."""
         genes = {gene for gene in self.genes if not is_special(gene)}
         return frozenset(genes & set(self.gene_chromosomes) if self.chromosomes else genes)
 
@@ -84,7 +84,7 @@ class Vocabularies:
         Raises
         ------
         KeyError
-            If the vocabulary lacks one of the genes, or nothing says on which chromosome it lies.
+            If a gene is not in the vocabulary, or its chromosome is unknown.
         """
         unknown = [gene for gene in genes if gene not in self.known_genes]
         if unknown:

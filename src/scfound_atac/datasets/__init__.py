@@ -1,4 +1,4 @@
-"""Small real data."""
+"""Small real data sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blood cells, in the package."""
+"""Blood cells that are part of the package."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def pbmc_multiome_sample() -> MuData:
     """3,000 blood cells: 662 OCRs in windows around 51 genes, and the expression of these genes.
 
-    A seeded sample of 10x Genomics' granulocyte-sorted PBMC multiome (CC BY 4.0), windows of 100 kb to either side as shipped in
-    the Python package chromatinhd 0.4.3 (MIT).
+    A random sample of the granulocyte-sorted PBMC multiome of 10x Genomics (CC BY 4.0), with windows of 100 kb on either side of each
+    gene, as shipped in the Python package chromatinhd 0.4.3 (MIT).
 
     Returns
     -------
@@ -24,5 +24,5 @@ def pbmc_multiome_sample() -> MuData:
     import mudata
 
     with as_file(files(__package__) / "pbmc_multiome_sample.h5mu") as path, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MuData 0.3 announces a default of 0.4 at every read
+        warnings.simplefilter("ignore", FutureWarning)  # MuData 0.3 warns about a default of 0.4 at every read
         return mudata.read_h5mu(path)

@@ -1,10 +1,11 @@
-"""Human genes, downloaded on request."""
+"""A table of human genes, downloaded on request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from .._docs import shared_docs
 from .._download import fetch_file
 from .._settings import settings
 
@@ -25,31 +26,32 @@ _NAMES = {"#chr": "chrom", "Ensembl_ID": "id", "gene_type": "type"}
 _COLUMNS = ["chrom", "start", "end", "name", "strand", "id", "type"]
 
 
+@shared_docs
 def genes(*, cache_dir: str | os.PathLike[str] | None = None, progress: bool | None = None) -> pd.DataFrame:
-    """The 20,666 genes of GRCh38 that gene activity is computed for, downloaded once (1.3 MB).
+    """Download the table of 20,666 genes on GRCh38 for gene activity (1.3 MB, once).
 
     The collapsed gene bounds of the Activity-by-Contact model, broadinstitute/ABC-Enhancer-Gene-Prediction (MIT): one row per gene symbol,
-    from its first to its last transcribed base; 18,942 are protein-coding. Once it is here, functions with ``genes=None`` use it, with or
+    from its first to its last transcribed base; 18,942 are protein-coding. After the download, functions with ``genes=None`` use it, also
     without a network.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads; default: ``scfound_atac.settings.cache_dir``. Functions with ``genes=None`` look in the default only; give
-        them the table itself if it lies elsewhere.
+        Folder of downloads; ``scfound_atac.settings.cache_dir`` by default. Functions with ``genes=None`` only use the default folder; pass
+        them the table if it is elsewhere.
     progress
-        Whether to show a progress bar; default: ``scfound_atac.settings.progress_bar``.
+        {progress}
 
     Returns
     -------
-    ``chrom``, ``start``, ``end`` (0-based, half-open), ``name`` (symbol), ``strand``, ``id`` (Ensembl), ``type``.
+    Table with ``chrom``, ``start``, ``end`` (0-based, half-open), ``name`` (symbol), ``strand``, ``id`` (Ensembl), ``type``.
 
     Raises
     ------
     ConnectionError
-        Without a network; the message says where to put the file by hand.
+        If there is no network; the message says where to copy the file by hand.
     ValueError
-        The download is not the file it must be. It was removed.
+        If the download has a wrong checksum. It is removed.
     """
     import pandas as pd
 
@@ -60,17 +62,17 @@ def genes(*, cache_dir: str | os.PathLike[str] | None = None, progress: bool | N
 
 
 def genes_path(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where `genes` puts its file, whether or not it is there."""
+    """Path of the file of `genes`, whether or not it exists."""
     return (settings.cache_dir if cache_dir is None else Path(cache_dir).expanduser()) / "genes" / _FILE
 
 
 def given_or_downloaded(genes: Genes) -> str | os.PathLike[str] | pd.DataFrame:
-    """The table that a caller gave, or where the downloaded one lies if the caller gave None. Nothing is downloaded here.
+    """The given table, or the path of the downloaded one if None was given. Nothing is downloaded here.
 
     Raises
     ------
     FileNotFoundError
-        If None is given and nothing was downloaded before.
+        If None was given and nothing was downloaded before.
     """
     if genes is not None:
         return genes
@@ -78,7 +80,7 @@ def given_or_downloaded(genes: Genes) -> str | os.PathLike[str] | pd.DataFrame:
     if not path.is_file():
         msg = (
             "No table of genes was downloaded to this machine. sfa.datasets.genes() downloads it once (1.3 MB); or pass "
-            "genes= the path of a BED file, or a DataFrame with chrom, start, end, name and strand."
+            "the path of a BED file, or a DataFrame with chrom, start, end, name and strand, as genes=."
         )
         raise FileNotFoundError(msg)
     return path

@@ -1,4 +1,4 @@
-"""Pretrained weights: find, fetch, check, load, convert."""
+"""Pretrained models: list, fetch, check, load and convert them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The authors' released checkpoints in this package's names and shapes."""
+"""Convert the released checkpoints of the authors to the names and shapes of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..nn.chromfound import ChromFoundConfig
     from ..nn.epifoundation import EpiFoundationConfig
 
-# Released name -> our name; what is not covered here is an error, never dropped.
+# Released name -> our name. Other names are an error and never ignored.
 _RENAMES = (
     (r"^embedding\.value_embedding\.embedding\.", "value_embedding."),
     (r"^embedding\.chromosome_embedding\.", "chromosome_embedding."),
@@ -28,15 +28,13 @@ _RENAMES = (
 
 
 def rename_chromfound_key(key: str) -> str:
-    """Our name for a tensor of a released ChromFound checkpoint; ValueError for one the network does not have."""
+    """Our name for a tensor of a released ChromFound checkpoint; raises ValueError for an unknown tensor."""
     key = key.removeprefix("module.")
     for pattern, replacement in _RENAMES:
         renamed, n = re.subn(pattern, replacement, key)
         if n:
             return renamed
-    msg = (
-        f"Unknown tensor {key!r} in the released checkpoint: this is not a ChromFound model, or one of another version."
-    )
+    msg = f"Unknown tensor {key!r} in the released checkpoint: this is not a ChromFound model, or one of an unknown version."
     raise ValueError(msg)
 
 
@@ -45,7 +43,7 @@ def chromfound_state(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {rename_chromfound_key(key): tensor for key, tensor in released.items()}
 
 
-# Settings of the released code that change the network, with the one value whose weights this network can hold.
+# Settings of the released code that change the network, with the only value that this network supports.
 _REQUIRED = {
     "chromatin_embedding": True,
     "do_fft": False,
@@ -57,7 +55,7 @@ _REQUIRED = {
 
 
 def chromfound_config(state: Mapping[str, Tensor], model_args: Mapping[str, Any]) -> ChromFoundConfig:
-    """Network sizes: read from the tensors where they show, from the released ``model_args`` where they do not."""
+    """Sizes of the network, from the tensors if possible, or else from the released ``model_args``."""
     from ..nn.chromfound import ChromFoundConfig
 
     for name, value in _REQUIRED.items():
@@ -108,7 +106,7 @@ _EPIFOUNDATION_RENAMES = (
 
 
 def epifoundation_state(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `EpiFoundationNet` from the released one; names that it does not know are left for the strict load to refuse."""
+    """State dict of `EpiFoundationNet` from the released one; unknown names are refused later by the strict load."""
     state = {}
     for key, tensor in released.items():
         name = key.removeprefix("module.")
@@ -118,12 +116,12 @@ def epifoundation_state(released: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-# Settings that change the network, with the one value whose weights this network can hold.
+# Settings that change the network, with the only value that this network supports.
 _EPIFOUNDATION_REQUIRED = {"cell_emb_style": "cls", "mvc_arch_style": "concat query"}
 
 
 def epifoundation_config(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> EpiFoundationConfig:
-    """Network sizes: read from the tensors where they show, from the released ``config.json`` where they do not."""
+    """Sizes of the network, from the tensors if possible, or else from the released ``config.json``."""
     from ..nn.epifoundation import EpiFoundationConfig
 
     def rows(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Bring a model's files to this machine, once, and check them every time."""
+"""Download the files of a model once, and check them at every use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._docs import shared_docs
 from .._download import fetch_file
 from .._settings import settings
 from .registry import get_entry
@@ -32,7 +33,7 @@ def _read_pins(folder: Path) -> dict[str, str]:
 
 
 def _write_pin(folder: Path, file: str, sha256: str) -> None:
-    """Add one checksum; the old file stays whole until the new one replaces it."""
+    """Add one checksum. The old file is kept until the new one is complete."""
     pins = _read_pins(folder) | {file: sha256}
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", dir=folder, prefix=".pins-", suffix=".json", delete=False
@@ -56,6 +57,7 @@ def _fetch_file(folder: Path, file: str, entry: FileEntry, *, progress: bool) ->
         _write_pin(folder, file, got)
 
 
+@shared_docs
 def fetch(
     name: str,
     *,
@@ -65,22 +67,22 @@ def fetch(
 ) -> Path:
     """Make the files of a pretrained model available on this machine.
 
-    Files that are there with the right sha256 are used as they are, without asking the network. What is missing is downloaded into a
-    private folder, checked, and only then moved to ``<cache_dir>/<name>/<file>``. A model that is part of the package needs no download.
+    Files that exist with the correct sha256 are used without network access. Missing files are downloaded into a private folder, checked,
+    and then moved to ``<cache_dir>/<name>/<file>``. A model that is part of the package needs no download.
 
-    For a file whose source publishes no checksum, the sha256 of the first download (or of the file put there by hand) is recorded in
-    ``<cache_dir>/<name>/pins.json``; later downloads must have the same.
+    If a source publishes no checksum for a file, the sha256 of the first download (or of a file that was copied by hand) is recorded in
+    ``<cache_dir>/<name>/pins.json``, and later downloads must have the same.
 
     Parameters
     ----------
     name
         Name in the registry, see :func:`~scfound_atac.hub.list_models`.
     cache_dir
-        Folder of downloads; default: ``scfound_atac.settings.cache_dir``.
+        {cache_dir}
     registry
-        A registry file in YAML, or entries by name; default: the package's own.
+        A registry file in YAML, or entries by name; that of the package by default.
     progress
-        Whether to show a progress bar; default: ``scfound_atac.settings.progress_bar``.
+        {progress}
 
     Returns
     -------
@@ -89,14 +91,14 @@ def fetch(
     Raises
     ------
     KeyError
-        No such model; the message lists those there are.
+        If the model is unknown; the message lists the known ones.
     ValueError
-        A download has another checksum than it must have. It was removed.
+        If a download has a wrong checksum. It is removed.
     ConnectionError
-        The network or the server failed, or the download ended early. Nothing partial is left; the message says where to put the file by
-        hand.
+        If the network or the server fails, or the download ends early. No partial file is left; the message says where to copy the file
+        by hand.
     FileNotFoundError
-        The model belongs to the package, and the package lacks it.
+        If the model should be part of the package and is missing.
     """
     model = get_entry(name, registry)
     if model.bundled_dir is not None:

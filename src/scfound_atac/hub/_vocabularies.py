@@ -1,4 +1,4 @@
-"""Vocabularies of peak-set models beside their weights: one JSON file each, as the authors release them."""
+"""Read and write the vocabularies of peak-set models, one JSON file each, in the form of the authors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class _File:
     name: str
     rows: str
-    """The network's field that says how many tokens there must be; the vocabulary is needed where that is not 0."""
+    """Field of the configuration with the number of tokens; the vocabulary is needed if it is not 0."""
 
 
 _FILES = {
@@ -31,7 +31,7 @@ _GENE_CHROMOSOMES = "gene2chr.json"
 
 
 def read_vocabularies(folder: Path, network: Any) -> Vocabularies:
-    """The vocabularies that a network needs, checked against its tables.
+    """Read the vocabularies that a network needs, and check their sizes.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def read_vocabularies(folder: Path, network: Any) -> Vocabularies:
     missing = [name for name in needed.values() if not (folder / name).is_file()]
     if missing:
         msg = (
-            f"{folder} lacks the vocabulary {', '.join(missing)}: without it nothing tells what the ids of these weights stand for. "
-            "Copy the file(s) from where the weights came from."
+            f"{folder} lacks the vocabulary {', '.join(missing)}: without it, the meaning of the ids of these weights is unknown. "
+            "Copy the file(s) from the source of the weights."
         )
         raise FileNotFoundError(msg)
     vocabularies = Vocabularies(**{field: _read(folder / name) for field, name in needed.items()})
@@ -80,7 +80,7 @@ def check_vocabularies(vocabularies: Vocabularies, network: Any, folder: Path) -
     Raises
     ------
     ValueError
-        With the file at fault, which is or would be in `folder`.
+        If one does not fit; the message names its file in `folder`.
     """
     for field, file in _FILES.items():
         _check_ids(getattr(vocabularies, field), getattr(network, file.rows), folder / file.name)
@@ -91,7 +91,7 @@ def check_vocabularies(vocabularies: Vocabularies, network: Any, folder: Path) -
             msg = f"{folder / _FILES[field].name} has no {CLS!r}, the token whose state is the cell vector."
             raise ValueError(msg)
     try:
-        vocabularies.peak_chromosomes  # noqa: B018 - computed once, here, where the file can be named
+        vocabularies.peak_chromosomes  # noqa: B018 - computed here first, where the message can name the file
     except ValueError as error:
         msg = f"{path} does not fit: {error}"
         raise ValueError(msg) from error
@@ -106,15 +106,15 @@ def _check_ids(tokens: Mapping[str, int], n_rows: int, path: Path) -> None:
         raise ValueError(msg)
     ids = list(tokens.values())
     if not all(type(i) is int for i in ids) or sorted(ids) != list(range(n_rows)):
-        msg = f"{path} must give every token an id of its own, from 0 to {n_rows - 1}."
+        msg = f"{path} must give every token a different id, from 0 to {n_rows - 1}."
         raise ValueError(msg)
 
 
 def write_vocabularies(vocabularies: Vocabularies, folder: Path) -> None:
-    """Write what is not empty, in the form that `read_vocabularies` reads."""
+    """Write the vocabularies that are not empty, in the form that `read_vocabularies` reads."""
     names = {field: file.name for field, file in _FILES.items()} | {"gene_chromosomes": _GENE_CHROMOSOMES}
     for field, name in names.items():
         content = getattr(vocabularies, field)
-        # genes without a chromosome among them still need the file that says so
+        # The file of chromosomes is also needed if no gene has one.
         if content or (field == "gene_chromosomes" and vocabularies.genes):
             (folder / name).write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A network with what is needed to feed it, and the folder it is stored in."""
+"""A network with everything that is needed to apply it, and the folder in which it is stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REGIONS_FILE = "region_table.npz"
 LINEAR_MODELS = ("BiosamplePrior", "BiosampleMix")
 PEAK_SET_MODELS = ("EpiFoundation",)
 CHROMOSOME_VOCABULARY = ("pad", *(f"chr{i}" for i in range(1, 23)), "chrX", "chrY")
-# How the authors prepare a cell: total counts scaled, then log1p.
+# How the authors prepare a cell: scale it to the same total, then log1p.
 DEFAULT_PREPARATION = {"target_sum": 1e4, "log1p": True}
 
 
@@ -41,25 +41,26 @@ class Checkpoint:
     Attributes
     ----------
     net
-        The network, in evaluation mode on CPU; None for the linear models.
+        The network, in evaluation mode on the CPU; None for the linear models.
     name
-        Registry name or folder name.
+        Name in the registry, or name of the folder.
     sha256
         Checksum of the weights file; for the linear models, of configuration and region table.
     chromosomes
         The chromosome vocabulary in the order of its ids; id 0 is padding.
     preparation
-        How a cell's counts are prepared: ``target_sum`` and ``log1p``.
+        How counts are prepared: ``target_sum`` and ``log1p``.
     training
-        What is recorded of the training run; empty if nothing is.
+        Record of the training run; may be empty.
     model_class
         ``"ChromFound"``, ``"RegionSet"``, ``"EpiFoundation"``, or one of the linear models `LINEAR_MODELS`.
     mix
-        For models of region knowledge: size of the profile told by the regions beside the cell's own TF-IDF; None leaves TF-IDF out.
+        For linear models on the region table: weight of the profile from the table relative to TF-IDF, or None for no TF-IDF. For
+        region-set: weight of the cell vector relative to the counts, or None for the default.
     regions
-        The region table that the weights were trained with; None is the package's.
+        File of the region table with which the weights were trained; None for that of the package.
     vocabularies
-        Of an EpiFoundation network: what the ids of its tables stand for.
+        Vocabularies of an EpiFoundation network, which map names to ids.
     """
 
     net: Any
@@ -74,17 +75,17 @@ class Checkpoint:
     vocabularies: Vocabularies | None = None
 
     def region_table(self) -> RegionTable:
-        """The table that tells this model about regions."""
+        """The region table of this model."""
         return load_region_table(self.regions)
 
     def chromosome_ids(self, chrom: np.ndarray) -> np.ndarray:
-        """Vocabulary ids (n,) int64 of chromosome names (n,); -1 where the vocabulary has no such chromosome."""
+        """Ids (n,) int64 of the chromosome names `chrom` (n,); -1 for chromosomes that are not in the vocabulary."""
         ids = {name: i for i, name in enumerate(self.chromosomes) if i > 0}
         return np.fromiter((ids.get(name, -1) for name in chrom), dtype=np.int64, count=len(chrom))
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file as 64 hex digits."""
+    """SHA-256 of a file, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -101,28 +102,28 @@ def save(
     vocabularies: Vocabularies | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a network as ``model.safetensors`` and ``config.json``, the form that `scfound_atac.hub.load` opens.
+    """Write a network as ``model.safetensors`` and ``config.json``, for `scfound_atac.hub.load`.
 
     Parameters
     ----------
     net
         The network.
     folder
-        Where to write; made if absent.
+        Folder to write to; it is created if it does not exist.
     chromosomes
-        Chromosome vocabulary of the network, padding first.
+        Chromosome vocabulary of the network; the first entry is padding.
     preparation
-        ``target_sum`` and ``log1p`` the network was trained with.
+        ``target_sum`` and ``log1p`` with which the network was trained.
     training
-        Facts about the training run, JSON-serialisable.
+        Record of the training run, with values that JSON can hold.
     mix
         See `Checkpoint`.
     regions
-        Region table to put beside the weights, if they were trained with another than the package's.
+        Region table to store with the weights, if they were trained with another one than that of the package.
     vocabularies
-        Of an EpiFoundation network, which cannot be saved without; one JSON file each, named as the authors name them.
+        Vocabularies of an EpiFoundation network, which must be given; each becomes a JSON file with the name that the authors use.
     overwrite
-        Replace weights that are already there, and their region table.
+        Replace weights that are already in the folder, and their region table.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def save(
     FileExistsError
         If the folder holds weights and `overwrite` is False.
     ValueError
-        If `vocabularies` are missing, not wanted or do not fit the network.
+        If `vocabularies` are missing, do not fit the network, or are given for a network that has none.
     """
     from safetensors.torch import save_file
 
@@ -161,11 +162,13 @@ def save(
     }
     if mix is not None:
         config["mix"] = mix
-    text = json.dumps(config, indent=2) + "\n"  # before any file is touched: it fails on what JSON cannot hold
+    text = (
+        json.dumps(config, indent=2) + "\n"
+    )  # before any file is written, as it fails for values that JSON cannot hold
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS_FILE)
     if regions is not None and regions.resolve() != (folder / REGIONS_FILE).resolve():
         shutil.copyfile(regions, folder / REGIONS_FILE)
-    elif regions is None and overwrite:  # the table of the weights that were replaced
+    elif regions is None and overwrite:  # it belongs to the replaced weights
         (folder / REGIONS_FILE).unlink(missing_ok=True)
     if vocabularies is not None:
         write_vocabularies(vocabularies, folder)

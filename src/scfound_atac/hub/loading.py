@@ -1,4 +1,4 @@
-"""Open a pretrained network: a registry name, a folder in our form, or one in the authors' released form."""
+"""Open a pretrained network by its name in the registry, from a folder of this package, or from a folder in the released form."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 RELEASED_WEIGHTS = "model.pt"
 RELEASED_CONFIG = "chromfd_pretrain.yaml"
 RELEASED_VOCABULARY = "chromosome_vocab.yaml"
-# EpiFoundation reads which OCRs are open: counts need no preparation.
+# EpiFoundation only reads which OCRs are open, so counts need no preparation.
 _AS_IT_IS = {"target_sum": None, "log1p": False}
-# What torch's restricted unpickler raises for a file that was cut, is something else, or asks to run code.
+# Errors of the restricted unpickler of torch for a file that is truncated, is something else, or contains code.
 _BROKEN_PICKLE = (
     pickle.UnpicklingError,
     struct.error,
@@ -56,20 +56,23 @@ def load(model: str | Path) -> Checkpoint:
     Parameters
     ----------
     model
-        A name from `scfound_atac.hub.list_models` (bundled weights need no network; others are downloaded on first use and
-        then work offline), or a folder: ours (``model.safetensors``, ``config.json``) or the authors' released form. That is
-        ``model.pt``, ``chromfd_pretrain.yaml``, ``chromosome_vocab.yaml`` of ChromFound, and a ``.pth`` file, ``config.json`` and the
-        vocabularies ``atac_vocab.json``, ``chr_vocab.json``, ``rna_vocab.json``, ``gene2chr.json``, ``cell_vocab.json`` and
-        ``batch_vocab.json`` of EpiFoundation, as far as the weights hold such a part. A folder is told from a name by its existence.
+        One of the following; a name of an existing folder is taken for the folder.
+
+        - a name from `scfound_atac.hub.list_models`; models that are not part of the package are downloaded at their first use
+        - a folder of this package, with ``model.safetensors`` and ``config.json``
+        - a folder of ChromFound as released by the authors: ``model.pt``, ``chromfd_pretrain.yaml``, ``chromosome_vocab.yaml``
+        - a folder of EpiFoundation as released by the authors: a ``.pth`` file, ``config.json``, and those of the vocabularies
+          ``atac_vocab.json``, ``chr_vocab.json``, ``rna_vocab.json``, ``gene2chr.json``, ``cell_vocab.json``, ``batch_vocab.json`` that
+          the weights need
 
     Returns
     -------
-    The network in evaluation mode on CPU, with its vocabulary, preparation and checksum.
+    The network in evaluation mode on the CPU, with its vocabulary, preparation and checksum.
 
     Raises
     ------
     KeyError
-        For a name that is not in the registry.
+        If the name is not in the registry.
     FileNotFoundError
         If a folder lacks one of its files.
     ValueError
@@ -87,7 +90,7 @@ def load(model: str | Path) -> Checkpoint:
 
 
 def as_checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
-    """What `load` gives for a name or folder; a checkpoint that is loaded already as it is."""
+    """The checkpoint of a name or folder, as from `load`; a loaded checkpoint is returned unchanged."""
     if isinstance(model, Checkpoint):
         return model
     if not isinstance(model, str | os.PathLike):
@@ -97,25 +100,25 @@ def as_checkpoint(model: str | Path | Checkpoint) -> Checkpoint:
 
 
 def convert(released: str | Path, destination: str | Path, *, overwrite: bool = False) -> Path:
-    """Rewrite a folder in the authors' released form as safetensors + JSON.
+    """Convert a folder in the released form of the authors to safetensors and JSON.
 
     Parameters
     ----------
     released
-        Folder of ChromFound or EpiFoundation weights; `scfound_atac.hub.load` says what is in it.
+        Folder of ChromFound or EpiFoundation weights, as described at `scfound_atac.hub.load`.
     destination
-        Folder to write; made if absent.
+        Folder to write to; it is created if it does not exist.
     overwrite
-        Replace weights that are already there.
+        Replace weights that are already in the folder.
 
     Returns
     -------
-    The destination, which `scfound_atac.hub.load` opens.
+    The destination, for `scfound_atac.hub.load`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `scfound_atac.hub.load`.
+        As for `scfound_atac.hub.load`.
     FileExistsError
         If `destination` holds weights and `overwrite` is False.
     """
@@ -143,7 +146,7 @@ def _load_folder(folder: Path, name: str) -> Checkpoint:
     if (folder / RELEASED_WEIGHTS).is_file():
         return _load_released(folder, name)
     msg = (
-        f"{folder} holds no ChromFound weights, nor others: expected {WEIGHTS_FILE} with {CONFIG_FILE}, or the authors' "
+        f"{folder} holds no weights of a known model: expected {WEIGHTS_FILE} with {CONFIG_FILE}, or the authors' "
         f"{RELEASED_WEIGHTS} with {RELEASED_CONFIG} and {RELEASED_VOCABULARY} (ChromFound), or *.pth with {CONFIG_FILE} and vocabularies "
         "(EpiFoundation)."
     )
@@ -153,12 +156,12 @@ def _load_folder(folder: Path, name: str) -> Checkpoint:
 def _require(folder: Path, *names: str) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        msg = f"{folder} lacks {', '.join(missing)}. Copy the file(s) from where the weights came from."
+        msg = f"{folder} lacks {', '.join(missing)}. Copy the file(s) from the source of the weights."
         raise FileNotFoundError(msg)
 
 
 def _is_linear(folder: Path) -> bool:
-    """Whether a folder without weights describes a model that needs none."""
+    """Whether the folder describes a model without weights."""
     path = folder / CONFIG_FILE
     return path.is_file() and _read_config(path).get("model_class") in LINEAR_MODELS
 
@@ -210,7 +213,7 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
 
 
 def _linear_sha256(path: Path, regions: Path | None) -> str:
-    """Checksum of a linear model: its configuration, which tells it from the others, and its region table."""
+    """SHA-256 of a linear model: of its configuration and its region table."""
     return hashlib.sha256((sha256_of(path) + sha256_of(regions or bundled_table())).encode()).hexdigest()
 
 
@@ -259,16 +262,16 @@ def _load_released(folder: Path, name: str) -> Checkpoint:
 
 
 def _released_pth(folder: Path) -> Path | None:
-    """The weights of a folder in the form of the authors of EpiFoundation, if it is one.
+    """The weights of a folder in the released form of EpiFoundation, or None.
 
     Raises
     ------
     ValueError
-        If there are several.
+        If there are several weights.
     """
     found = sorted(folder.glob("*.pth"))
     if len(found) > 1:
-        msg = f"{folder} holds several weights: {', '.join(path.name for path in found[:3])}. Keep one of them beside the vocabularies."
+        msg = f"{folder} holds several weights: {', '.join(path.name for path in found[:3])}. Keep only one of them in the folder."
         raise ValueError(msg)
     return found[0] if found else None
 
@@ -303,7 +306,7 @@ def _load_epifoundation(folder: Path, name: str) -> Checkpoint:
 
 
 def _read_pickle(path: Path, model: str, key: str) -> dict[str, Tensor]:
-    """The state dict of a released checkpoint, which lies under `key`, read without running any code it may hold."""
+    """The state dict under `key` of a released checkpoint, read without running code that it may contain."""
     import torch
 
     with path.open("rb") as file:

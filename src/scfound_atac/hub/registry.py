@@ -1,4 +1,4 @@
-"""Which pretrained weights there are: `registry.yaml` as frozen dataclasses."""
+"""The registry of pretrained models, `registry.yaml`, as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from .._docs import shared_docs
 
 if TYPE_CHECKING:
     import os
@@ -27,7 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file of a model: where it is, and the sha256 it must have (None: pinned on the first download)."""
+    """One file of a model: its URL, and its sha256 (None: recorded at the first download)."""
 
     url: str
     sha256: str | None = None
@@ -35,7 +37,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One model of the registry."""
+    """A model of the registry."""
 
     name: str
     description: str
@@ -54,7 +56,7 @@ class ModelEntry:
 
 def _check_name(value: object, what: str) -> str:
     if not isinstance(value, str) or not _SAFE_NAME.fullmatch(value):
-        msg = f"Registry: {what} {value!r} is no plain name (letters, digits, '.', '_', '-'; no path)."
+        msg = f"Registry: {what} {value!r} is not a plain name (letters, digits, '.', '_', '-'; no path)."
         raise ValueError(msg)
     return value
 
@@ -87,17 +89,17 @@ def _parse_model(name: str, fields: Mapping[str, Any]) -> ModelEntry:
 
 
 def read_registry(path: str | os.PathLike[str] | None = None) -> dict[str, ModelEntry]:
-    """Entries of a registry file by model name.
+    """Read the entries of a registry file, by name of the model.
 
     Parameters
     ----------
     path
-        A YAML file of the form of the package's ``hub/registry.yaml``, which is the default.
+        A YAML file in the form of ``hub/registry.yaml`` of the package, which is the default.
 
     Raises
     ------
     ValueError
-        The file is not of that form.
+        If the file does not have this form.
     """
     import yaml
 
@@ -109,7 +111,7 @@ def read_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Model
 
 
 def get_entry(name: str, registry: str | os.PathLike[str] | Mapping[str, ModelEntry] | None = None) -> ModelEntry:
-    """Entry of one model; a KeyError that lists the known names, the closest first, for any other name."""
+    """Entry of one model; raises KeyError, with the known names and the closest one, for an unknown name."""
     entries = registry if isinstance(registry, Mapping) else read_registry(registry)
     if name not in entries:
         close = get_close_matches(name, entries, n=1)
@@ -120,20 +122,21 @@ def get_entry(name: str, registry: str | os.PathLike[str] | Mapping[str, ModelEn
     return entries[name]
 
 
+@shared_docs
 def list_models(*, cache_dir: str | os.PathLike[str] | None = None) -> pd.DataFrame:
-    """The pretrained models that can be used by name.
+    """List the pretrained models that can be used by name.
 
-    Nothing is downloaded or opened: this reads the registry and looks which files are there.
+    Nothing is downloaded or opened; only the registry is read, and it is checked which files exist.
 
     Parameters
     ----------
     cache_dir
-        Folder of downloads; default: `scfound_atac.settings.cache_dir`.
+        {cache_dir}
 
     Returns
     -------
     One row per model, indexed by name: ``model_class``, ``description``, ``licence``, ``source``, ``revision``, and ``available``:
-    ``"bundled"`` (in the package), ``"cached"`` (downloaded before) or ``"download"`` (the first use asks the network).
+    ``"bundled"`` (in the package), ``"cached"`` (downloaded before) or ``"download"`` (the first use needs a network).
     """
     import pandas as pd
 

@@ -1,4 +1,4 @@
-"""ChromFound: every OCR of a cell goes through the network, which gives one number per OCR; PCA makes a cell vector of them."""
+"""ChromFound: all OCRs of a cell go through the network, which gives one number per OCR; PCA reduces them to a cell vector."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
     Pooling = Literal["hidden_mean", "reconstruction", "cell_vector"]
 
 POOLINGS = ("hidden_mean", "reconstruction", "cell_vector")
-# On CPU a batch of about this many tokens keeps all cores busy; more only costs memory.
+# Number of tokens of a batch that keeps all CPU cores busy; larger batches only need more memory.
 _CPU_TOKENS = 65_536
-# Activations alive at once in a forward pass, in bytes per token and unit of model width (fp32; measured, rounded up).
+# Memory of a forward pass in bytes per token and unit of model width (fp32; measured, rounded up).
 _GPU_BYTES_PER_WIDTH = 64
 _MAX_BATCH = 256
-# bf16 is used if every cell's vector correlates this well with the fp32 one, after the mean over cells is taken off.
+# Minimum cosine between the bf16 and fp32 vectors of every cell, after subtracting the mean over cells, for bf16 to be used.
 _BF16_AGREEMENT = 0.999
-# Vectors of the fitted cells stay in memory up to this size and go to a temporary file beyond it.
+# Vectors of the fitted cells are kept in memory up to this size, and in a temporary file beyond it.
 _IN_MEMORY_BYTES = 512 * 2**20
 
 
 class ChromFound(Kind):
-    """The network of arXiv 2505.12638, with the authors' weights or others."""
+    """The network of arXiv 2505.12638, with the weights of the authors or others."""
 
     poolings = ("hidden_mean", "reconstruction")
     has_recipe = runs_on_devices = is_backbone = takes_crops = True
     has_paper_head = paper_head_is_tied = True
 
     def settle(self, request: Request) -> Request:
-        """See `Kind.settle`; the recipe becomes the arguments of `prepare_rows`, or None to feed the matrix as it is."""
+        """See `Kind.settle`; the recipe becomes the arguments of `prepare_rows`, or None to use the matrix as it is."""
         request = super().settle(request)
         check_options(request.precision, request.batch_size)
         resolve_device(request.device)
@@ -75,7 +75,7 @@ class ChromFound(Kind):
         )
 
     def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
-        """Every OCR of a cell through the network, then PCA (section A.1)."""
+        """Vectors with one number per OCR from the network, then PCA (section A.1)."""
         runner = self._runner(cells, request, request.pooling)
         axes = None
         if basis is not None:
@@ -96,7 +96,7 @@ class ChromFound(Kind):
         return Embedded(vectors, runner.order, axes, variance_ratio, is_profile=axes is None, params=params)
 
     def openness(self, cells: Cells, request: Request) -> Openness:
-        """The decoder's reconstruction of each cell, with the logarithm of the preparation undone."""
+        """The reconstruction of each cell by the decoder, with log1p undone."""
         runner = self._runner(cells, request, "reconstruction")
         preparation = dict(self.checkpoint.preparation)
 
@@ -118,7 +118,7 @@ class ChromFound(Kind):
         seed: int = 0,
         progress: bool = True,
     ) -> NDArray[np.float32]:
-        """The hidden states of a cell's open OCRs, weighted by their values."""
+        """The mean hidden state of the open OCRs of a cell, weighted by their values."""
         request = Request(device=device, batch_size=batch_size)
         runner = self._runner(cells, request, "cell_vector")
         vectors = np.empty((len(cells), self.checkpoint.net.config.d_model), dtype=np.float32)
@@ -129,7 +129,7 @@ class ChromFound(Kind):
         return vectors
 
     def classifier(self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int) -> Any:
-        """See `Kind.classifier`; the paper's head is tied to the OCRs of `cells`."""
+        """See `Kind.classifier`; the head of the paper is tied to the OCRs of `cells`."""
         from .classifier import ChromFoundClassifier
 
         return ChromFoundClassifier(self.checkpoint, cells, n_classes, paper=paper, crop_size=crop_size)
@@ -138,34 +138,35 @@ class ChromFound(Kind):
 class Runner:
     """A network bound to a device and an OCR set.
 
-    Position and chromosome embeddings are computed once, here. Columns of the input are brought to genome order by scattering each
-    cell's non-zero values; the input matrix itself is never reordered.
+    Embeddings of positions and chromosomes are computed once, at construction. The non-zero values of each cell are written into genome
+    order; the input matrix itself is never reordered.
 
     Parameters
     ----------
     checkpoint
         The network and its chromosome vocabulary.
     ocrs
-        The input's columns: ``chrom``, ``start``, ``end``, in any order.
+        Columns of the input: ``chrom``, ``start``, ``end``, in any order.
     pooling
-        What to read from the network: mean over hidden dimensions, or the reconstruction, both (cells, n_ocrs); or one vector per cell,
+        Output of the network: the mean over hidden dimensions or the reconstruction, both (cells, n_ocrs); or one vector per cell,
         (cells, d_model).
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        ``"cpu"``, ``"cuda"``, ...; ``"auto"`` uses CUDA if there is a GPU.
     precision
-        ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 on a GPU that has it if its result agrees with fp32 on the first batch.
+        ``"fp32"``, ``"bf16"``, or ``"auto"``: bf16 on a GPU that supports it, if its result agrees with fp32 on the first
+        batch.
     batch_size
-        Cells per forward pass, or ``"auto"`` for what suits the device's memory.
+        Cells per forward pass; ``"auto"`` chooses it by the memory of the device.
 
     Attributes
     ----------
     order
-        Columns in genome order, without those on chromosomes that the network does not know; shape (n_ocrs,).
+        Column numbers in genome order, without chromosomes that the network does not know, shape (n_ocrs,).
 
     Raises
     ------
     ValueError
-        For an unknown option or device, or if the network knows the chromosome of none of the OCRs.
+        If an option or device is unknown, or no OCR lies on a chromosome that the network knows.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class Runner:
         self.pooling = pooling
         self.order = known_in_genome_order(ocrs, checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
         self.n_ocrs = len(self.order)
-        self._rank = np.full(len(ocrs), -1, dtype=np.int64)  # column of the input -> place in genome order
+        self._rank = np.full(len(ocrs), -1, dtype=np.int64)  # column of the input -> position in genome order
         self._rank[self.order] = np.arange(self.n_ocrs)
         self.net = checkpoint.net.to(self.device).eval()
         columns = ocr_columns(checkpoint, ocrs, self.order)
@@ -225,7 +226,7 @@ class Runner:
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2
-                logger.info("GPU memory is short: %d cells per batch from here on", self.batch_size)
+                logger.info("Not enough GPU memory: using %d cells per batch from here on", self.batch_size)
                 torch.cuda.empty_cache()
                 continue
             first = batch.stop
@@ -262,7 +263,7 @@ class Runner:
         import torch
 
         exact, rounded = self._run(values, bf16=False), self._run(values, bf16=True)
-        if len(values) > 1:  # what PCA sees is the difference between cells
+        if len(values) > 1:  # PCA only uses differences between cells
             exact, rounded = exact - exact.mean(0), rounded - rounded.mean(0)
         agreement = float(torch.nn.functional.cosine_similarity(exact, rounded, dim=1).min())
         logger.debug("bf16 agrees with fp32 to %.5f (needed: %.3f)", agreement, _BF16_AGREEMENT)
@@ -279,32 +280,32 @@ def embed_cells(
     axes: PCA | None = None,
     progress: bool = True,
 ) -> tuple[NDArray[np.float32], PCA | None]:
-    """Stream cells through a network and reduce each cell's per-OCR vector.
+    """Stream cells through a network and reduce the vector of each cell, which has one number per OCR.
 
-    Without `axes`, the vectors of `fit_rows` are kept (on disk if large), PCA is fitted to them, and all other cells are projected
-    as they come. No cell passes through the network twice, and no dense cells x OCRs table is held in memory unless
+    Without `axes`, the vectors of `fit_rows` are stored (on disk if they are large), PCA is fitted to them, and the other cells are
+    projected chunk by chunk. Each cell passes through the network once, and no dense table of cells x OCRs is in memory unless
     `n_components` is None.
 
     Parameters
     ----------
     cells
-        What to embed.
+        Cells to embed.
     runner
-        Network bound to a device and OCR set.
+        The network, bound to a device and an OCR set.
     prepare
-        Turns a chunk of counts into the values the network sees.
+        Function that prepares a chunk of counts for the network.
     n_components
-        Number of principal components, or None for the whole vector in genome order.
+        Number of principal components, or None for the vectors in genome order.
     fit_rows
-        Row numbers of the cells that PCA is fitted to.
+        Row numbers of the cells to which PCA is fitted.
     axes
-        Axes to project on instead of fitting.
+        Axes to use instead of fitting.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Vectors (n_cells, k) and their axes; or whole vectors (n_cells, n_ocrs) in genome order, and None.
+    Components (n_cells, k) and their axes; or vectors (n_cells, n_ocrs) in genome order, and None.
     """
     n_cells, n_ocrs = len(cells), runner.n_ocrs
 

@@ -1,4 +1,4 @@
-"""Networks with a new head for cell types, bound to the OCRs of some cells: what fine-tuning trains (`scfound_atac.train`)."""
+"""Networks with a new head for cell types, bound to the OCRs of some cells, for fine-tuning (`scfound_atac.train`)."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from ..data import Cells
     from ..hub import Checkpoint
 
-# Of a region-set, a step of training shows this fraction of the OCRs, and at most so many: a regulariser, and a bound on what a step costs.
+# Fraction and maximum number of OCRs that a training step of region-set reads: a regulariser, and a bound on the cost of a step.
 _SHOWN, _MAX_SHOWN = 0.4, 16_384
-_TOKENS = 16_384  # of a forward pass of an EpiFoundation
-_APPLY_TOKENS = 2**20  # cells times OCRs of a forward pass of a ChromFound that is not to be trained
+_TOKENS = 16_384  # maximum number of tokens of a forward pass of EpiFoundation
+_APPLY_TOKENS = 2**20  # maximum number of cells times OCRs of a forward pass of ChromFound without training
 
 
 class CellClassifier(nn.Module):
     """A network with a head for cell types.
 
-    Called with row numbers of its cells, and a random generator while training, it gives logits (B, K) and vectors: what the last layer of
-    a paper's head sees of the cells (B, 128), else the network's cell vectors (B, d).
+    It is called with row numbers of its cells, and with a random generator during training. It returns logits (B, K), and vectors of the
+    cells: the input of the last layer of a paper's head (B, 128), or else the cell vectors of the network (B, d).
     """
 
     net: Any
     head: Any
 
     def batches(self, rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-        """Rows in batches that fit together."""
+        """Divide `rows` into batches."""
         return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
 
 class _OcrClassifier(CellClassifier, ABC):
-    """A network that is told the place of each OCR, and sees the values of some of them."""
+    """A network that reads the coordinates of OCRs and the values of some of them."""
 
     start: Tensor
 
@@ -65,10 +65,10 @@ class _OcrClassifier(CellClassifier, ABC):
 
     @abstractmethod
     def _shown(self, values: csr_matrix, rng: np.random.Generator | None) -> NDArray[np.int64] | slice:
-        """Columns of `values` (B, L) that a forward pass reads: while training, with `rng`, a random part."""
+        """Columns of `values` (B, L) that a forward pass reads; during training, with `rng`, a random subset."""
 
     def _read(self, rows: NDArray[np.int64], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        """Values (B, l) and OCR tokens (l, D) of the OCRs that are shown."""
+        """Values (B, l) and OCR tokens (l, D) of the OCRs that the forward pass reads."""
         values = self.values[rows]
         shown = self._shown(values, rng)
         value = torch.from_numpy(values[:, shown].toarray()).to(self.start.device)
@@ -88,7 +88,7 @@ class RegionSetClassifier(_OcrClassifier):
         self.head = VectorHead(self.net.config.d_cell, n_classes)
 
     def _shown(self, values: csr_matrix, rng: np.random.Generator | None) -> NDArray[np.int64] | slice:
-        is_open = np.flatnonzero(values.getnnz(axis=0))  # closed OCRs say nothing to this network
+        is_open = np.flatnonzero(values.getnnz(axis=0))  # this network ignores closed OCRs
         if rng is None:
             return is_open
         n_shown = min(int(np.ceil(_SHOWN * len(is_open))), _MAX_SHOWN)
@@ -121,7 +121,7 @@ class ChromFoundClassifier(_OcrClassifier):
         return self.head.fc(vectors), vectors
 
     def batches(self, rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-        """See `CellClassifier`; without training, as many cells as the memory takes."""
+        """See `CellClassifier`; without training, the number of cells is limited by memory."""
         if not self.training:
             batch_size = min(batch_size, max(1, _APPLY_TOKENS // len(self.order)))
         return super().batches(rows, batch_size)
@@ -157,5 +157,5 @@ class SetClassifier(CellClassifier):
         return self.head(vectors), vectors
 
     def batches(self, rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-        """See `CellClassifier`; cells of like length together."""
+        """See `CellClassifier`; cells of similar length are put together."""
         return [rows[i] for i in buckets(self.lengths[rows], batch_size, _TOKENS)]

@@ -1,6 +1,6 @@
-"""EpiFoundation: the open peaks of a cell, as far as a vocabulary has them, go through a transformer as a set.
+"""EpiFoundation: the open peaks of a cell that are in a vocabulary go through a transformer as a set.
 
-Cells are put in batches of about as many peaks, so that little is padded.
+Cells with similar numbers of peaks are put into one batch, so that there is little padding.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from .options import BatchSize, Precision
 
-# Tokens of a batch, padding included; more bring no speed, only memory.
+# Number of tokens of a batch including padding; larger batches are not faster and need more memory.
 _CPU_TOKENS = 8_192
 _GPU_TOKENS = 262_144
-# Activations alive at once, in bytes per token and unit of model width (fp32, rounded up).
+# Memory of a forward pass in bytes per token and unit of model width (fp32, rounded up).
 _GPU_BYTES_PER_WIDTH = 96
 _MAX_BATCH = 1_024
 
 
 class EpiFoundation(Kind):
-    """The network of bioRxiv 2025.02.05.636688, with the authors' weights or others."""
+    """The network of bioRxiv 2025.02.05.636688, with the weights of the authors or others."""
 
     poolings = ("cls",)
     n_components = None
@@ -55,7 +55,7 @@ class EpiFoundation(Kind):
         return tokenizer, coverage
 
     def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
-        """The vector of the cell token (section 3.3.2), and how much of each cell the vocabulary holds."""
+        """The vector of the cell token (section 3.3.2), and how much of each cell the vocabulary covers."""
         runner = PeakSetRunner(
             self.checkpoint, device=request.device, precision=request.precision, batch_size=request.batch_size
         )
@@ -125,23 +125,23 @@ def _coverage_columns(coverage: Coverage, max_tokens: int) -> dict[str, NDArray[
 class PeakSetRunner:
     """A peak-set network bound to a device.
 
-    A cell's vector depends on that cell alone: padding is masked, and there is nothing else that cells of a batch share.
+    The vector of a cell does not depend on the other cells of a batch, because padding is masked.
 
     Parameters
     ----------
     checkpoint
         The network and its vocabularies.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        ``"cpu"``, ``"cuda"``, ...; ``"auto"`` uses CUDA if there is a GPU.
     precision
         ``"fp32"`` or ``"bf16"``; ``"auto"`` is fp32.
     batch_size
-        Most cells per forward pass; ``"auto"`` goes by the number of tokens, and on a GPU by the memory that is free.
+        Maximum number of cells per forward pass; ``"auto"`` chooses it by the number of tokens and by free GPU memory.
 
     Raises
     ------
     ValueError
-        For an unknown option or device.
+        If an option or device is unknown.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PeakSetRunner:
     ) -> None:
         check_options(precision, batch_size)
         if checkpoint.vocabularies is None:
-            msg = f"Model {checkpoint.name!r} has no vocabularies: it is no peak-set model."
+            msg = f"Model {checkpoint.name!r} has no vocabularies, so it is not a peak-set model."
             raise ValueError(msg)
         self.vocabularies = checkpoint.vocabularies
         self.device = resolve_device(device)
@@ -181,7 +181,7 @@ class PeakSetRunner:
         return vectors
 
     def _forward(self, cells: list[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """One batch: padded to its longest, and with a mask only if there is something to mask."""
+        """Vectors of one batch, which is padded to its longest cell and masked if there is padding."""
         import torch
 
         peaks, is_token = pad([np.append(self._cls, tokens) for tokens in cells], self._cls)  # (B, L)
@@ -201,9 +201,9 @@ def embed_peak_sets(
     Parameters
     ----------
     cells
-        What to embed; their names choose which peaks are read of a cell that has more than the network reads.
+        Cells to embed. Their names choose the peaks of cells that have more than the network reads.
     tokenizer
-        Bound to the vocabularies and to the OCRs of `cells`.
+        Tokenizer for the OCRs of `cells`.
     runner
         The network.
     progress

@@ -1,8 +1,8 @@
-"""What heads read of a cell: the backbone's vector, and beside it what was measured on the reference's OCRs.
+"""Features of cells for heads: the vector of the backbone, and spectral components of the counts on the OCRs of the reference.
 
-The first depends on the cell's open OCRs alone, whatever the OCR set is. The second are spectral components whose axes are fitted to the
-reference. A query with other OCRs is brought to those of the reference by overlap; what the query did not measure is missing there, and
-what the reference does not have is left out.
+The vector only depends on the open OCRs of the cell, for any OCR set. The axes of the spectral components are fitted to the reference. A
+query with other OCRs is mapped to those of the reference by overlap: OCRs of the reference that the query lacks count as closed, and OCRs
+that the reference lacks are ignored.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from ..data import Cells
     from ..hub import Checkpoint
 
+# Number of spectral components.
 N_MEASURED = 50
-# Fraction of the reference's OCRs that a query must overlap for what it measured there to say more than noise.
+# Minimum fraction of the reference's OCRs that a query overlaps; with fewer, its spectral components are mostly noise.
 MIN_SHARED_OCRS = 0.05
-_TOLERANCE = 1e-4  # of the eigenvalues: far below the noise of cells
+_TOLERANCE = 1e-4  # relative error of the eigenvalues, far below the noise of cells
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class MeasuredView:
     Attributes
     ----------
     ocrs
-        Of the reference: ``chrom``, ``start``, ``end``.
+        OCRs of the reference: ``chrom``, ``start``, ``end``.
     idf
         Weight of each OCR, shape (L,).
     axes
-        Shape (L, k), without the first component, which shows depth.
+        Axes, shape (L, k), without the first component, which reflects depth.
     """
 
     ocrs: pd.DataFrame
@@ -56,7 +57,7 @@ class MeasuredView:
         return cls(cells.ocrs[["chrom", "start", "end"]].reset_index(drop=True), fit.idf, fit.axes[:, 1:])
 
     def __call__(self, cells: Cells) -> NDArray[np.float32]:
-        """Directions of cells among the axes, of length 1, or 0 where nothing is shared: (n_cells, k)."""
+        """Coordinates of cells along the axes, scaled to length 1, (n_cells, k); 0 for cells without a common OCR."""
         transfer = self._transfer(cells.ocrs)
         view = np.empty((len(cells), self.axes.shape[1]), dtype=np.float32)
         for rows, chunk in cells.iter_rows():
@@ -64,11 +65,11 @@ class MeasuredView:
         return view / np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-12)
 
     def coverage(self, ocrs: pd.DataFrame) -> float:
-        """Fraction of the reference's OCRs that `ocrs` overlap."""
+        """Fraction of the OCRs of the reference that overlap one of `ocrs`."""
         return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)
 
     def _transfer(self, ocrs: pd.DataFrame) -> csr_matrix:
-        """From other OCRs to those of the reference, (n_ocrs, L); each goes where it shares most bases."""
+        """Matrix (n_ocrs, L) that maps OCRs to those of the reference, each to the one with most common bases."""
         from scipy.sparse import csr_matrix
 
         best = best_overlaps(ocrs, self.ocrs)
@@ -77,20 +78,23 @@ class MeasuredView:
 
 
 class Features(NamedTuple):
-    """Of cells: `known` (n_cells, d), `measured` (n_cells, k) or None, and the fraction of the reference's OCRs that were measured."""
+    """Features of cells: `known` from the backbone (n_cells, d), `measured` from the counts (n_cells, k) or None.
+
+    `fraction_ocrs` is the fraction of the reference's OCRs on which the cells were measured.
+    """
 
     known: NDArray[np.float32]
     measured: NDArray[np.float32] | None
     fraction_ocrs: float
 
     def all(self) -> NDArray[np.float32]:
-        """Side by side."""
+        """Both side by side, (n_cells, d + k)."""
         return self.known if self.measured is None else np.hstack([self.known, self.measured])
 
 
 @dataclass(frozen=True)
 class CellFeatures:
-    """A backbone, and the measured view of the reference that heads were trained on, None to do without."""
+    """A backbone, and the measured view of the reference on which heads were trained, or None."""
 
     checkpoint: Checkpoint
     view: MeasuredView | None
@@ -120,7 +124,7 @@ class CellFeatures:
         seed: int = 0,
         progress: bool = True,
     ) -> Features:
-        """Features of cells of any OCR set; without the measured view if hardly any OCR of the reference is there."""
+        """Features of cells with any OCR set; without the measured view if they overlap hardly any OCR of the reference."""
         kind = kind_of(self.checkpoint)
         known = kind.cell_vectors(cells, device=device, batch_size=batch_size, seed=seed, progress=progress)
         if self.view is None:

@@ -1,11 +1,11 @@
-"""Denoised accessibility: what the cells of a group have open, and where they say little, what is known of the regions.
+"""Denoised accessibility: the openness of OCRs in groups of similar cells, combined with what is known of the regions.
 
 Cells belong to K groups with weights m (n_cells, K), rows adding up to 1. The openness of OCR j in group k is
 
     p_kj = (c_kj + s e_kj) / (w_k + s)
 
-with c_kj the cells of the group that have j open, each by its weight; w_k the sum of the group's weights; e_kj what is expected before
-looking at the group; s how many cells that expectation counts as. A cell is the mean of the groups, ``m p``.
+with c_kj the sum of the weights of cells of the group in which j is open; w_k the sum of all weights of the group; e_kj the prior
+expectation; and s the number of cells that it counts as. The expectation for a cell is the weighted mean over groups, ``m p``.
 """
 
 from __future__ import annotations
@@ -64,30 +64,30 @@ class GroupProfiles:
 
 
 def n_groups(n_cells: int) -> int:
-    """How many groups so many cells are divided into."""
+    """Number of groups into which `n_cells` cells are divided."""
     return int(np.clip(n_cells // _CELLS_PER_GROUP, 1, _MAX_GROUPS))
 
 
 def group_openness(kind: Kind, cells: Cells, request: Request, reader: NetworkVectors | None) -> Openness:
-    """Openness by the groups of cells that the embedding of a `kind` of model tells apart.
+    """Openness by groups of cells from the embedding of a `kind` of model.
 
     Parameters
     ----------
     kind
-        Embeds the cells.
+        Kind of model that embeds the cells.
     cells
-        What to impute.
+        Cells to impute.
     request
-        How to embed.
+        Options of the embedding.
     reader
-        Gives cell vectors whose products with its keys are log fold changes; None if nothing is known of the regions.
+        Computes cell vectors whose products with its keys are log fold changes; None if no region is known.
     """
-    if n_groups(len(cells)) == 1:  # nothing to tell cells apart by
+    if n_groups(len(cells)) == 1:  # without any open OCR there is only one group
         vectors, order = np.ones((len(cells), 1), dtype=np.float32), kind.genome_order(cells)
     else:
         embedded = kind.embed(cells, replace(request, pooling=kind.poolings[0]))
         vectors, order = embedded.vectors, embedded.order
-    # by name, so that the order of cells plays no part
+    # by name, so that the order of cells does not matter
     by_name = np.random.default_rng(request.seed).permutation(np.argsort(cells.names.astype(str), kind="stable"))
     groups = group_profiles(
         cells,
@@ -109,22 +109,22 @@ def group_profiles(
     fit_order: NDArray[np.int64],
     seed: int = 0,
 ) -> GroupProfiles:
-    """Divide cells into groups by their vectors and find the openness of OCRs in each; the formula is at the top of the file.
+    """Divide cells into groups by their vectors, and compute the openness of OCRs in each group; see the formula at the top of the file.
 
     Parameters
     ----------
     cells
-        Counts; any count is open.
+        Cells with counts; OCRs with a count above 0 are open.
     vectors
         Embedding of the cells, (n_cells, d), compared by direction.
     reader
-        Gives cell vectors whose products with its keys are log fold changes; None if nothing is known of the regions.
+        Computes cell vectors whose products with its keys are log fold changes; None if no region is known.
     kept
-        OCRs that take part, shape (n_ocrs,).
+        Mask of the OCRs that are used, shape (n_ocrs,).
     fit_order
-        Row numbers of the cells from which groups are found, in the order that the search starts from.
+        Row numbers of the cells from which groups are computed, in the order in which they are used.
     seed
-        Seed of the search.
+        Random seed of k-means.
     """
     # 1. Groups, and how much each cell belongs to them.
     n_cells, k = len(vectors), n_groups(len(vectors))
@@ -160,7 +160,7 @@ def group_profiles(
 def imputed_blocks(
     cells: Cells, openness: Openness, n_kept: int, threshold: float, *, progress: bool
 ) -> Iterator[csr_matrix]:
-    """The result of imputation some cells at a time, with a column for each column of the user's object."""
+    """Blocks of imputed cells, with a column for each column of the object of the user."""
     size = int(np.clip(_BLOCK_BYTES // (4 * cells.n_vars), 1, 1024))
     with tqdm(total=len(cells), unit="cells", disable=not progress, desc="imputing") as bar:
         for rows, chunk in cells.iter_rows(chunk_size=size):
@@ -171,7 +171,7 @@ def imputed_blocks(
 
 
 def to_depth(expected: NDArray[np.float32], n_open: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Scale expected openness (cells, L) so that each cell's adds up to its number of open OCRs (cells,), then cut at 1; in place."""
+    """Scale expected openness (cells, L) so that each row adds up to the number of open OCRs (cells,), and limit it to 1; in place."""
     total = expected.sum(axis=1, dtype=np.float64)
     scale = np.divide(n_open, total, out=np.zeros_like(total), where=total > 0)
     expected *= scale[:, None].astype(np.float32)
@@ -184,13 +184,13 @@ def largest(values: NDArray[np.float32], n_kept: int, threshold: float, order: N
     Parameters
     ----------
     values
-        Shape (cells, L).
+        Expected openness, shape (cells, L).
     n_kept
-        Most entries of a row. Of equal values at the end, those that come first in `order` are taken.
+        Maximum number of entries of a row. Among equal values, those that come first in `order` are kept.
     threshold
-        Least value.
+        Minimum value.
     order
-        Columns that are looked at, in an order that does not depend on that of `values`.
+        Columns that are used, in an order that does not depend on that of `values`.
     """
     from scipy.sparse import csr_matrix
 

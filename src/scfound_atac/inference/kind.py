@@ -1,6 +1,6 @@
-"""What every kind of model offers to the rest of the package, and what is handed to and fro.
+"""The interface of all kinds of models, and the records that it exchanges with the rest of the package.
 
-A kind is one file: a subclass of `Kind` with the few methods below. `kinds.py` lists them.
+A kind of model is a file with a subclass of `Kind`, which has the methods below. `kinds.py` lists all kinds.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from .pca import PCA
 
 N_COMPONENTS = 50
-"""Components of an embedding, unless a number is asked for."""
+"""Default number of components of an embedding."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How cells are to be embedded or imputed; ``"auto"`` leaves the choice to the kind of model, see `scfound_atac.tl.embed`."""
+    """Options of embedding or imputing cells, see `scfound_atac.tl.embed`; ``"auto"`` leaves the choice to the kind of model."""
 
     pooling: str = "auto"
     n_components: int | Literal["auto"] | None = "auto"
@@ -51,22 +51,22 @@ class Request:
     progress: bool = True
 
     def fit_rows(self, cells: Cells) -> NDArray[np.int64]:
-        """The cells that PCA, and what else depends on the cells together, is fitted to."""
+        """Row numbers of the cells to which PCA and other steps that depend on several cells are fitted."""
         return fit_rows(cells.names, self.n_fit_cells, self.seed)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Axes that an earlier embedding of other cells left behind.
+    """Axes from an earlier embedding of other cells.
 
     Attributes
     ----------
     ocrs
         Coordinates of the OCRs of those cells, shape (n,).
     components, mean
-        Axes (n, k) and what is subtracted before projecting (n,).
+        Axes (n, k), and the mean that is subtracted before projecting (n,).
     record
-        What stands beside them in ``uns``.
+        The record of this embedding in ``uns``.
     """
 
     ocrs: pd.DataFrame
@@ -80,7 +80,7 @@ class Basis:
         Raises
         ------
         ValueError
-            If these are not the OCRs that the axes were fitted to.
+            If the axes were fitted to other OCRs.
         """
         here = pd.MultiIndex.from_frame(ocrs[["chrom", "start", "end"]].iloc[order])
         there = pd.MultiIndex.from_frame(self.ocrs[["chrom", "start", "end"]])
@@ -98,22 +98,22 @@ class Basis:
 
 @dataclass(frozen=True)
 class Embedded:
-    """An embedding, and what is to be written beside it.
+    """An embedding, and the values to be written with it.
 
     Attributes
     ----------
     vectors
-        Shape (n_cells, k); or (n_cells, len(order)), one number per OCR, if `is_profile`.
+        Vectors of cells, shape (n_cells, k); or one number per OCR, (n_cells, len(order)), if `is_profile`.
     order
-        Numbers of the OCRs that took part, in genome order.
+        Numbers of the OCRs that were used, in genome order.
     axes
-        Components and mean with one row for each of `order`, if the axes refer to OCRs.
+        Components and mean with a row for each OCR of `order`, if the axes refer to OCRs.
     variance_ratio
-        Fraction of the variance along each component, if it was found here.
+        Fraction of the variance along each component, if the components were fitted to these cells.
     is_profile
         Whether `vectors` hold one number per OCR.
     params, tables, columns
-        What goes to ``uns[...]["params"]``, to ``uns`` beside it, and to ``obs`` (names without the key in front).
+        Entries for ``uns[...]["params"]``, for ``uns[...]``, and for ``obs`` (names without the prefix of the key).
     """
 
     vectors: NDArray[np.float32]
@@ -128,16 +128,17 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Openness:
-    """How open each OCR is expected to be in a cell.
+    """The expected openness of OCRs in cells.
 
     Attributes
     ----------
     of
-        Turns counts of some cells (cells, n_ocrs) and their row numbers into expected openness up to a factor per cell, (cells, n_ocrs).
+        Function from counts of some cells (cells, n_ocrs) and their row numbers to expected openness (cells, n_ocrs), up to a factor per
+        cell.
     order
-        Numbers of the OCRs that take part, in genome order.
+        Numbers of the OCRs that are used, in genome order.
     params
-        What goes to ``uns[...]["params"]``.
+        Entries for ``uns[...]["params"]``.
     """
 
     of: Callable[[csr_matrix, slice | NDArray[np.int64]], NDArray[np.float32]]
@@ -148,19 +149,20 @@ class Openness:
 class Kind(ABC):
     """A kind of model, bound to one checkpoint.
 
-    Subclasses say what they have, and implement `embed`; `openness`, `cell_vectors` and `classifier` where they say that they have them.
+    Subclasses declare by class variables what they support. They implement `embed`, and `openness`, `cell_vectors` and `classifier` if they
+    support them.
     """
 
     poolings: ClassVar[tuple[str, ...]]
-    """What can be read from the model; the first is the default."""
+    """Outputs of the model; the first is the default."""
     n_components: ClassVar[int | None] = N_COMPONENTS
-    """Components if none are asked for; None is the model's own vector."""
+    """Default number of components; None stands for the vector of the model itself."""
     has_recipe: ClassVar[bool] = False
-    """Whether counts can be prepared in other ways than the model's own."""
+    """Whether the preparation of counts can be changed."""
     runs_on_devices: ClassVar[bool] = False
     """Whether device, precision and batch size are options."""
     has_basis: ClassVar[bool] = True
-    """Whether axes are fitted to the cells, so that another embedding's may be used instead."""
+    """Whether axes are fitted to the cells, so that those of another embedding can be used instead."""
     is_backbone: ClassVar[bool] = False
     """Whether heads can be trained on its cell vectors."""
     has_openness: ClassVar[bool] = True
@@ -168,9 +170,9 @@ class Kind(ABC):
     has_paper_head: ClassVar[bool] = False
     """Whether the model's paper describes a head for cell types."""
     paper_head_is_tied: ClassVar[bool] = False
-    """Whether that head can only read the OCRs that it was trained on."""
+    """Whether this head can only read the OCRs on which it was trained."""
     takes_crops: ClassVar[bool] = False
-    """Whether it can be fine-tuned on stretches of neighbouring OCRs."""
+    """Whether the model can be fine-tuned on stretches of neighbouring OCRs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -183,20 +185,20 @@ class Kind(ABC):
     # ------------------------------------------------------------- options
 
     def settle(self, request: Request) -> Request:
-        """Fill in what was left to the model, and refuse options that this kind of model does not have.
+        """Replace ``"auto"`` by the choice of the model, and refuse options that this kind of model does not have.
 
         Raises
         ------
         ValueError
-            If an option is not one of the model's.
+            If the model does not have an option or value.
         """
         check_single(pooling=request.pooling, n_components=request.n_components)
         if not isinstance(request.recipe, Mapping):
             check_single(recipe=request.recipe)
         if not self.has_recipe and request.recipe != "auto":
             msg = (
-                f"Model {self.name!r} has no option recipe={request.recipe!r}: it takes counts and prepares them as it was trained. Leave "
-                "recipe out; ChromFound models have it."
+                f"Model {self.name!r} has no option recipe={request.recipe!r}: it takes counts and prepares them as in its training. Leave "
+                "out recipe=; ChromFound models have it."
             )
             raise ValueError(msg)
         self.check_device(request.device, request.precision, request.batch_size)
@@ -207,7 +209,7 @@ class Kind(ABC):
         return replace(request, n_components=n, pooling=self._pooling(request.pooling, n))
 
     def check_device(self, device: str, precision: str, batch_size: object) -> None:
-        """Refuse device, precision and batch size if the model has no such options."""
+        """Refuse device, precision and batch size if the model does not have these options."""
         if not self.runs_on_devices:
             refuse_options(self.name, device, precision, batch_size)
 
@@ -225,7 +227,7 @@ class Kind(ABC):
         Raises
         ------
         ValueError
-            If no head can be trained on it.
+            If no head can be trained on the model.
         """
         if not self.is_backbone:
             msg = f"Model {self.name!r} has no network and cannot be a backbone: use 'region-set', a ChromFound or an EpiFoundation model."
@@ -237,7 +239,7 @@ class Kind(ABC):
         Raises
         ------
         ValueError
-            If nothing can be imputed with it.
+            If the model cannot be used for imputation.
         """
         if not self.has_openness:
             msg = (
@@ -249,15 +251,15 @@ class Kind(ABC):
     # ------------------------------------------------------------- cells
 
     def genome_order(self, cells: Cells) -> NDArray[np.int64]:
-        """Numbers of the OCRs that the model knows, in genome order; the others are warned of."""
+        """Numbers of the OCRs on known chromosomes in genome order; for others a warning is logged."""
         return known_in_genome_order(cells.ocrs, self.checkpoint.chromosome_ids(cells.ocrs["chrom"].to_numpy()))
 
     @abstractmethod
     def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
-        """Embed cells as a settled `request` says, on the axes of `basis` if there is one."""
+        """Embed cells with the options of a settled `request`, on the axes of `basis` if there is one."""
 
     def openness(self, cells: Cells, request: Request) -> Openness:
-        """Expected openness of every OCR in every cell, for imputation; of kinds that have it."""
+        """Expected openness of every OCR in every cell, for imputation; only for kinds with `has_openness`."""
         raise TypeError(type(self).__name__)
 
     def cell_vectors(
@@ -269,7 +271,7 @@ class Kind(ABC):
         seed: int = 0,
         progress: bool = True,
     ) -> NDArray[np.float32]:
-        """Vectors (n_cells, d) that depend on each cell's open OCRs alone, not on the OCR set around them: what heads of backbones read.
+        """Vectors of cells for heads, (n_cells, d), which only depend on the open OCRs of a cell and not on the OCR set.
 
         `seed` chooses the peaks of cells that have more than the network reads.
         """
@@ -278,21 +280,21 @@ class Kind(ABC):
     def classifier(
         self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int
     ) -> CellClassifier:
-        """A copy of a backbone with a new head for `n_classes` cell types, to be fine-tuned on `cells`."""
+        """A copy of the backbone with a new head for `n_classes` cell types, for fine-tuning on `cells`."""
         raise TypeError(type(self).__name__)
 
     def finetune_defaults(self, n_cells: int) -> dict[str, Any]:
-        """Options of fine-tuning on `n_cells` where this kind of model wants others than the rest."""
+        """Options of fine-tuning on `n_cells` cells for which this kind of model has other defaults."""
         return {}
 
 
 def known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Columns in genome order without those on chromosomes that the model does not know (ids below 1), which are warned of.
+    """Column numbers in genome order, without chromosomes that the model does not know (ids below 1), for which a warning is logged.
 
     Raises
     ------
     ValueError
-        If it knows none.
+        If the model knows none of the chromosomes.
     """
     order = genome_order(ocrs)
     order = order[chromosome[order] > 0]
@@ -309,10 +311,10 @@ def known_in_genome_order(ocrs: pd.DataFrame, chromosome: NDArray[np.int64]) -> 
 
 
 def ocr_columns(checkpoint: Checkpoint, ocrs: pd.DataFrame, order: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """What a network over OCRs is told of the OCRs `order`, by name and in the order of its arguments.
+    """Input of a network about the OCRs `order`, by name and in the order of its arguments.
 
     ``chromosome`` (ids of the vocabulary), ``start`` and ``end``, each (len(order),), and ``factors`` (len(order), n_factors) if the
-    network reads what is known of regions.
+    network reads the region table.
     """
     columns = {
         "chromosome": checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()),
@@ -325,7 +327,7 @@ def ocr_columns(checkpoint: Checkpoint, ocrs: pd.DataFrame, order: NDArray[np.in
 
 
 def is_known(order: NDArray[np.int64], n_ocrs: int) -> NDArray[np.bool_]:
-    """Which of `n_ocrs` OCRs are among the numbers `order`."""
+    """Mask (n_ocrs,) of the OCRs whose numbers are in `order`."""
     known = np.zeros(n_ocrs, dtype=bool)
     known[order] = True
     return known

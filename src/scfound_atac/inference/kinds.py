@@ -1,7 +1,7 @@
-"""The one table of kinds of models: what is written here is all that the rest of the package knows of them.
+"""The table of all kinds of models. The rest of the package finds them only through it.
 
-To add a kind, write its file (a subclass of `Kind`, see `kind.py`) and a line here. A kind with a network of its own has that in a file of
-`scfound_atac.nn`, with a line in `nn/networks.py`, by which weights are loaded and saved.
+To add a kind, write a file with a subclass of `Kind` (see `kind.py`), and add a line here. If it has a network of its own, put that into a
+file of `scfound_atac.nn`, and add a line to `nn/networks.py`, so that its weights can be loaded and saved.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ KINDS = {
 
 
 def kind_of(checkpoint: Checkpoint) -> Kind:
-    """What can be done with a checkpoint."""
+    """The kind of model of a checkpoint, bound to it."""
     file, name = KINDS[checkpoint.model_class]
     return getattr(import_module(file, __package__), name)(checkpoint)

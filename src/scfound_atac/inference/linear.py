@@ -1,7 +1,12 @@
-"""Models of region knowledge without a network: ``biosample-prior`` and ``biosample-mix``.
+"""Models on the region table without a network: ``biosample-prior`` and ``biosample-mix``.
 
-Both know in which of 180 human tissues and cell types a region is open, as factors F (L, d) of the OCRs. The prior takes the mean of a
-cell's open regions; the mix adds the profile imputed from the factors to the cell's own TF-IDF. See `profiles.py` for what comes then.
+Both describe the L OCRs by factors F (L, d), which summarise in which of 180 human tissues and cell types a region is open. With x_i (L,)
+the TF-IDF of cell i, o_i (L,) its open OCRs as 0/1, and weights w_j = log(1 + idf_j)::
+
+    biosample-prior: sum over j of o_ij w_j F_j / sum over j of o_ij w_j
+    biosample-mix:   x_i and, in addition, F (F^T F + r I)^(-1) F^T x_i, the profile imputed by ridge regression
+
+`profiles.py` describes the following steps.
 """
 
 from __future__ import annotations
@@ -26,11 +31,11 @@ _RIDGE = 0.1
 
 
 class _Linear(Kind):
-    """What both have in common."""
+    """Base class of both models."""
 
     poolings = ("profile",)
     needs_regions: ClassVar[bool]
-    """Whether nothing is left to go by if no region is known."""
+    """Whether the model cannot be used if no region is known."""
     factors: ClassVar[type]
 
     def embed(self, cells: Cells, request: Request, basis: Basis | None = None) -> Embedded:
@@ -56,7 +61,7 @@ class _Linear(Kind):
         return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
 
     def openness(self, cells: Cells, request: Request) -> Openness:
-        """Groups of cells found by the embedding; how open an OCR is in a group, its cells alone say."""
+        """Openness by groups of cells from the embedding; only the cells of a group determine how open an OCR is in it."""
         from .impute import group_openness
 
         return group_openness(self, cells, request, None)
@@ -70,7 +75,7 @@ def embedded_profiles(
     cells: Cells,
     fraction_known: float,
 ) -> Embedded:
-    """What `embed_profiles` gave, with OCRs in genome order, and what another embedding on these axes needs."""
+    """The result of `embed_profiles` with OCRs in genome order, and the values that another embedding on these axes needs."""
     return Embedded(
         vectors if axes is not None else vectors[:, order],
         order,
@@ -97,14 +102,17 @@ def profile_basis(basis: Basis, cells: Cells, order: NDArray[np.int64]) -> tuple
 
 
 def _at(values: NDArray[np.float32], order: NDArray[np.int64], n_ocrs: int) -> NDArray[np.float32]:
-    """Values of the OCRs `order` in the place of each among all, zero elsewhere."""
+    """Values of the OCRs `order`, placed among all OCRs, (n_ocrs, ...), and 0 elsewhere."""
     whole = np.zeros((n_ocrs, *values.shape[1:]), dtype=np.float32)
     whole[order] = values
     return whole
 
 
 def orthonormal(keys: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The orthonormal columns nearest to `keys` (L, d), so that distances between profiles are those between cell vectors."""
+    """The orthonormal columns nearest to `keys` K (L, d), with which distances between profiles equal those between cell vectors.
+
+    They are ``K (K^T K)^(-1/2)``, computed by eigenvectors of ``K^T K``; directions with an eigenvalue of 0, up to rounding, are dropped.
+    """
     values, vectors = np.linalg.eigh(keys.T.astype(np.float64) @ keys)
     is_there = values > 1e-9 * values.max()
     inverse_root = np.divide(
@@ -114,9 +122,9 @@ def orthonormal(keys: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class MeanFactors:
-    """The linear prior: mean of the factors of a cell's open OCRs, each weighted by its inverse document frequency.
+    """Mean of the factors of the open OCRs of a cell, weighted by the logarithm of inverse document frequency.
 
-    Keys are orthonormal, so that PCA of the profiles is PCA of the cell vectors.
+    Keys are orthonormal, so that PCA of the profiles equals PCA of the cell vectors.
     """
 
     def __init__(self, factors: NDArray[np.float32]) -> None:
@@ -126,17 +134,17 @@ class MeanFactors:
         """See `ProfileReader`."""
         is_open = counts.astype(np.float32, copy=True)
         is_open.data[:] = 1
-        weight = np.log1p(idf)
-        total = is_open @ weight
+        weight = np.log1p(idf)  # (L,)
+        total = is_open @ weight  # (n_cells,)
         return (is_open @ (self.factors * weight[:, None])) / np.maximum(total, 1e-9)[:, None]
 
 
 class RidgeFactors:
-    """The profile imputed from the factors: ridge regression of a cell's TF-IDF over its OCRs on their factors."""
+    """The profile imputed from the factors, by ridge regression of the TF-IDF of a cell on the factors of its OCRs."""
 
     def __init__(self, factors: NDArray[np.float32]) -> None:
         self.keys = factors
-        gram = (factors.T @ factors).astype(np.float64)
+        gram = (factors.T @ factors).astype(np.float64)  # (d, d)
         penalty = _RIDGE * np.trace(gram) / len(gram)
         self.solve = np.linalg.inv(gram + max(penalty, 1e-9) * np.eye(len(gram))).astype(np.float32)
 
@@ -146,14 +154,14 @@ class RidgeFactors:
 
 
 class BiosamplePrior(_Linear):
-    """The mean of the factors of a cell's open regions."""
+    """The mean of the factors of the open regions of a cell."""
 
     needs_regions = True
     factors = MeanFactors
 
 
 class BiosampleMix(_Linear):
-    """A cell's TF-IDF, and beside it the profile that the factors of its regions lead to expect."""
+    """The TF-IDF of a cell plus the profile that is imputed from the factors of its regions."""
 
     needs_regions = False
     factors = RidgeFactors

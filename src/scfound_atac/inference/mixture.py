@@ -1,15 +1,15 @@
-"""The default embedding: what was measured of a cell beside what is known of its open regions.
+"""The default embedding: the counts of a cell combined with what is known of its open regions.
 
 Two views of a cell, each a direction (a vector of length 1):
 
-    s   spectral components of its own counts, without the first, which shows depth    (k,)
+    s   spectral components of its own counts, without the first, which reflects depth (k,)
     u   the vector that a network reads from its open regions                          (d,)
 
-Over the cells that everything is fitted to, both are centred, scaled to Frobenius norms ``sqrt(r)`` and `mix`, put side by side, and
-rotated to their common principal components.
+Over the fitted cells, both are centred, scaled to Frobenius norms ``sqrt(r)`` and `mix`, concatenated, and rotated to their common
+principal components.
 
-How much weight the counts get is read from their spectrum. The smallest eigenvalue found, ``l_min``, stands for the noise floor. Component
-j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
+The spectrum of the counts determines their weight. The smallest eigenvalue that is computed, ``l_min``, is taken as the noise floor.
+Component j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
 ``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. The embedding of sparse cells therefore rests more
 on what is known of their regions, and that of deep cells more on their own counts.
 """
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
 DEFAULT_MIX = 0.67
 # Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.
 _TOLERANCE = 1e-4
-# A view in which all cells are alike up to rounding (root mean square per cell) gets no weight instead of a blown-up one.
+# A view in which all cells are equal up to this root mean square per cell only contains rounding errors, and gets weight 0.
 _NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
 class MixtureBasis:
-    """What turns counts into an embedding.
+    """Everything that is needed to embed other cells in the same space.
 
     Attributes
     ----------
     idf
-        Weight of each OCR, 0 for those left out, shape (L,).
+        Weight of each OCR, 0 for OCRs that are left out, shape (L,).
     axes
         Spectral axes, shape (L, k).
     rotation
@@ -89,32 +89,32 @@ def embed_mixture(
     Parameters
     ----------
     cells
-        What to embed.
+        Cells to embed.
     reader
-        Gives cell vectors of length 1.
+        Computes cell vectors of length 1.
     mix
         Frobenius norm of the cell vectors; that of the spectral components is the root of their fraction above the noise, below 1.
     kept
-        OCRs that take part, shape (n_ocrs,).
+        Mask of the OCRs that are used, shape (n_ocrs,).
     n_components
-        Most spectral components, and most components of the result.
+        Maximum number of spectral components, and of components of the result.
     fit_rows
-        Row numbers of the cells that everything is fitted to.
+        Row numbers of the cells to which everything is fitted.
     basis
-        Found before; used instead of fitting.
+        Result of an earlier fit, to be used instead of fitting.
     seed
-        Start of the iterative solver.
+        Random seed of the start vector of the iterative solver.
     progress
         Show a progress bar.
 
     Returns
     -------
-    The embedding (n_cells, n_components), what led to it, and the fraction of the variance along each component, None with a given `basis`.
+    The embedding (n_cells, n_components), its basis, and the fraction of the variance along each component, None with a given `basis`.
 
     Raises
     ------
     ValueError
-        If all fitted cells are the same to both views.
+        If all fitted cells are equal in both views.
     """
     variance_ratio = None
     if basis is None:
@@ -139,7 +139,7 @@ def _views(
 def _fit(
     counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
-    # 1. Spectral axes: one more than asked for at each end, the first shows depth and the last the noise.
+    # 1. Spectral axes, with two more than requested: the first reflects depth, and the last the noise.
     fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
     axes, fraction = _above_noise(fit)  # (L, k)
 
@@ -159,10 +159,10 @@ def _fit(
     values, vectors = np.linalg.eigh(views.T @ views)
     total = values.sum()
     if not total > 0:
-        msg = "All cells have the same vector; there is nothing for PCA to find. Check that the matrix is not constant."
+        msg = "All cells have the same vector, so PCA has no components. Check that the matrix is not constant."
         raise ValueError(msg)
     order = np.argsort(-values)[: min(n_components, counts.shape[0] - 1)]
-    order = order[values[order] > 1e-10 * total]  # what is smaller, rounding made
+    order = order[values[order] > 1e-10 * total]  # smaller values are due to rounding
     values, vectors = values[order], vectors[:, order]
 
     # 5. Weights and rotation in one matrix; the largest entry of each component is positive.
@@ -174,7 +174,7 @@ def _fit(
 
 def _above_noise(fit: SpectralFit) -> tuple[NDArray[np.float32], float]:
     """Axes of all components but the first and the last, shrunk as the module says, and the fraction r of the spectrum above the noise."""
-    values = fit.values[1:]  # without the first component, which shows depth
+    values = fit.values[1:]  # without the first component, which reflects depth
     if len(values) < 2:
         return fit.axes[:, :0], 0.0
     signal = values[:-1] - values[-1]  # (k,)

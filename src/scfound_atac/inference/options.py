@@ -1,4 +1,4 @@
-"""Device, precision and batch size: what they may be, and which they become."""
+"""Check and resolve device, precision and batch size."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """``"auto"`` is CUDA if there is one, else CPU.
+    """The device as torch knows it; ``"auto"`` is CUDA if there is a GPU, or else the CPU.
 
     Raises
     ------
     ValueError
-        If the device does not exist here.
+        If the device does not exist on this machine.
     """
     import torch
 
@@ -41,12 +41,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def check_options(precision: str, batch_size: object) -> None:
-    """Refuse an unknown precision or an impossible batch size.
+    """Refuse an unknown precision or an invalid batch size.
 
     Raises
     ------
     ValueError
-        If one of them is that.
+        If an option is invalid.
     """
     check_single(precision=precision, batch_size=batch_size)
     if precision not in PRECISIONS:
@@ -59,14 +59,14 @@ def check_options(precision: str, batch_size: object) -> None:
 
 
 def refuse_options(name: str, device: object, precision: object, batch_size: object) -> None:
-    """Refuse options of a network on a GPU, for a model that runs on the CPU in single precision and needs no batches.
+    """Refuse options of GPU networks, for a model that runs on the CPU in single precision and needs no batches.
 
-    ``"cpu"`` and ``"fp32"`` say what happens anyway and are accepted.
+    ``"cpu"`` and ``"fp32"`` are accepted, because they describe what the model does.
 
     Raises
     ------
     ValueError
-        If an option asks for something else.
+        If an option has another value.
     """
     check_options(str(precision), batch_size)
     asked = {
@@ -77,9 +77,9 @@ def refuse_options(name: str, device: object, precision: object, batch_size: obj
     for option, (value, fitting) in asked.items():
         if str(value) not in fitting:
             if option == "device":
-                resolve_device(str(value))  # a device that does not exist is said to be that first
+                resolve_device(str(value))  # for a device that does not exist, this error comes first
             msg = (
-                f"Model {name!r} has no option {option}={value!r}: it runs on the CPU, all cells alike, in seconds. Leave {option} out; "
+                f"Model {name!r} has no option {option}={value!r}: it runs on the CPU in seconds. Leave out {option}=; "
                 "ChromFound and EpiFoundation models have it."
             )
             raise ValueError(msg)

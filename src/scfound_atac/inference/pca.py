@@ -1,4 +1,4 @@
-"""PCA of vectors as long as the genome, from a table that may lie on disk."""
+"""PCA of vectors with one entry per OCR, from a table that may be on disk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Float64 working copy of a block of columns.
+# Size of the float64 working copy of a block of columns.
 _BLOCK_BYTES = 128 * 2**20
-# Below this many cells the full eigendecomposition is quicker than the iterative one.
+# Up to this number of cells the complete eigendecomposition is faster than the iterative one.
 _DENSE_EIGH = 2_000
 
 
@@ -28,7 +28,7 @@ class PCA:
         Orthonormal axes in columns, shape (n_features, n_components), float32. The entry of largest magnitude of each axis
         is positive, so that signs do not depend on the order of the cells.
     variance
-        Variance of the fitted cells along each axis, shape (n_components,); None of axes that were found earlier.
+        Variance of the fitted cells along each axis, shape (n_components,); None for axes from an earlier embedding.
     variance_ratio
         The same as a fraction of the total variance.
     """
@@ -40,10 +40,15 @@ class PCA:
 
     @classmethod
     def fit(cls, table: NDArray[np.float32], n_components: int) -> PCA:
-        """Exact PCA through the cells' Gram matrix.
+        """Exact PCA by the Gram matrix of the cells.
 
-        There are fewer cells than OCRs, so the eigenvectors of the (cells x cells) Gram matrix are found and turned into axes. The
-        table is read in blocks of columns, twice; memory is 8 bytes x cells squared plus one block.
+        As there are fewer cells n than OCRs, the eigenvectors of the (n, n) Gram matrix G of the centred vectors X are computed and turned
+        into axes::
+
+            G = X X^T = U diag(l) U^T
+            axes = X^T U diag(l)^(-1/2)
+
+        The table is read twice in blocks of columns; memory is 8 bytes x n^2 plus one block.
 
         Parameters
         ----------
@@ -55,7 +60,7 @@ class PCA:
         Raises
         ------
         ValueError
-            With fewer than two cells, or if all cells have the same vector.
+            If there are fewer than two cells, or all cells have the same vector.
         """
         n_cells, n_features = table.shape
         if n_cells < 2:
@@ -65,6 +70,7 @@ class PCA:
         width = max(1, _BLOCK_BYTES // (8 * n_cells))
         blocks = [slice(i, min(i + width, n_features)) for i in range(0, n_features, width)]
 
+        # 1. Mean and Gram matrix, block by block.
         mean = np.empty(n_features)
         gram = np.zeros((n_cells, n_cells))
         for block in blocks:
@@ -73,14 +79,16 @@ class PCA:
             part -= mean[block]
             gram += part @ part.T
         total = float(np.trace(gram))
-        # Float32 rounding alone leaves a relative variance near 1e-14: nothing to find below it.
+        # Rounding in float32 causes a relative variance of about 1e-14, so a smaller variance is not real.
         if not total > 1e-12 * n_cells * max(float(mean @ mean), 1e-300):
-            msg = "All cells have the same vector; there is nothing for PCA to find. Check that the matrix is not constant."
+            msg = "All cells have the same vector, so PCA has no components. Check that the matrix is not constant."
             raise ValueError(msg)
-        values, vectors = _top_eigenpairs(gram, n_components)
+        # 2. Eigenvectors, without those whose eigenvalue is 0 up to rounding.
+        values, vectors = _top_eigenpairs(gram, n_components)  # (k,), (n, k)
         keep = values > 1e-10 * total
         values, vectors = values[keep], vectors[:, keep]
 
+        # 3. Axes of unit length.
         components = np.empty((n_features, len(values)))
         for block in blocks:
             components[block] = (table[:, block].astype(np.float64) - mean[block]).T @ vectors
@@ -94,17 +102,17 @@ class PCA:
         )
 
     def project(self, table: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Coordinates of vectors (n_cells, n_features) along the axes: (n_cells, n_components) float32."""
+        """Coordinates of the vectors `table` (n_cells, n_features) along the axes: (n_cells, n_components), float32."""
         return np.asarray((table - self.mean) @ self.components, dtype=np.float32)
 
 
 def signs(axes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """1 or -1 for each column of `axes` (n, k): what makes its largest entry positive, so that signs do not depend on a solver."""
+    """1 or -1 for each column of `axes` (n, k), such that its largest entry becomes positive, whatever the solver."""
     return np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
 
 
 def _top_eigenpairs(gram: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The k largest eigenvalues of a symmetric matrix, in falling order, and their eigenvectors in columns."""
+    """The k largest eigenvalues of a symmetric matrix in decreasing order, and their eigenvectors in columns."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import eigsh
 

@@ -1,13 +1,13 @@
-"""Cells as profiles over OCRs, then PCA: what was measured of a cell, plus what is known of its open regions.
+"""PCA of cells as profiles over OCRs: the counts of a cell plus what is known of its open regions.
 
 The profile of cell i is ``a T_i + b u_i K'``, with
 
     T   TF-IDF of the counts, each cell scaled to length 1      (n_cells, L), sparse
     u   cell vectors                                            (n_cells, d)
-    K   keys: the profile that a unit of each entry stands for  (L, d)
+    K   keys: the profile of each entry of a cell vector        (L, d)
     a   signal, b  knowledge: two numbers, see `_weights`
 
-Profiles are never written out. PCA needs only their products with vectors, which cost the open OCRs and d numbers per OCR.
+Profiles are never computed explicitly. PCA only needs their products with vectors, whose cost is the open OCRs plus d numbers per OCR.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
     from ..data import Cells
 
-# Profiles this small are written out; the iterative solver wants more cells and OCRs than components.
+# Profiles up to this size are computed explicitly; the iterative solver needs more cells and OCRs than components.
 _DENSE_ENTRIES = 200_000
 _NO_VARIANCE = 1e-10  # what rounding leaves of the variance of equal cells, as a fraction of their sum of squares
 
 
 class ProfileReader(Protocol):
-    """Turns counts into cell vectors by what is known of the regions."""
+    """Computes cell vectors from counts and from what is known of the regions."""
 
     @property
     def keys(self) -> NDArray[np.float32]:
-        """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
+        """The profile of each entry of a cell vector, (L, d)."""
 
     def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cell vectors (cells, d) from counts and their TF-IDF (cells, L), given the OCRs' inverse document frequency (L,)."""
@@ -47,12 +47,12 @@ class ProfileReader(Protocol):
 
 @dataclass(frozen=True)
 class ProfileSpace:
-    """How profiles are put together in one OCR set; found on the cells that PCA is fitted to.
+    """How profiles are composed for one OCR set, as determined on the cells to which PCA is fitted.
 
     Attributes
     ----------
     idf
-        Inverse document frequency of the OCRs, 0 for those left out, shape (L,).
+        Inverse document frequency of the OCRs, 0 for OCRs that are left out, shape (L,).
     signal, knowledge
         Factors of TF-IDF and of the low-rank part.
     """
@@ -104,28 +104,28 @@ def embed_profiles(
     Parameters
     ----------
     cells
-        What to embed.
+        Cells to embed.
     reader
-        Gives cell vectors and keys.
+        Computes cell vectors and keys.
     mix
-        Size of the low-rank part beside TF-IDF, both centred and of unit Frobenius norm over the fitted cells; None for the low-rank
-        part alone, as the reader gives it.
+        Weight of the low-rank part relative to TF-IDF, both centred and scaled to unit Frobenius norm over the fitted cells; None for only
+        the low-rank part, without scaling.
     kept
-        OCRs that take part, shape (n_ocrs,).
+        Mask of the OCRs that are used, shape (n_ocrs,).
     n_components
-        Number of principal components, or None for whole profiles (dense).
+        Number of principal components, or None for the profiles themselves (dense).
     fit_rows
-        Row numbers of the cells that norms and PCA are fitted to.
+        Row numbers of the cells to which norms and PCA are fitted.
     axes, space
-        Axes and space found before, to be used instead.
+        Axes and space of an earlier fit, to be used instead.
     seed
-        Start of the iterative solver.
+        Random seed of the start vector of the iterative solver.
     progress
         Show a progress bar.
 
     Returns
     -------
-    The embedding, its axes (None with whole profiles), and the space of the profiles; OCRs in the order of `cells`.
+    The embedding, its axes (None if `n_components` is None), and the space of the profiles; OCRs in the order of `cells`.
     """
     keys = reader.keys * kept[:, None]
     if space is None or (axes is None and n_components is not None):
@@ -156,7 +156,7 @@ def embed_profiles(
 
 
 def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
-    """Rows with the columns that are not `kept` (n_columns,) emptied."""
+    """Rows in which columns that are not `kept` (n_columns,) are set to 0."""
     if kept.all():
         return rows
     rows = rows.copy()
@@ -198,9 +198,7 @@ def _fit(profiles: _Profiles, n_components: int, seed: int) -> PCA:
     squares = _sum_of_squares(profiles)
     total = squares - n_cells * float(mean @ mean)
     if not total > _NO_VARIANCE * squares:
-        msg = (
-            "All cells have the same profile; there is nothing for PCA to find. Check that the matrix is not constant."
-        )
+        msg = "All cells have the same profile, so PCA has no components. Check that the matrix is not constant."
         raise ValueError(msg)
 
     # 2. The singular vectors, by the cheapest of three ways.

@@ -1,6 +1,6 @@
-"""Region-set, the default model: a network reads each cell's open regions, and its vector stands beside the cell's own spectrum.
+"""Region-set, the default model: the vector of a network over open regions, combined with spectral components of the counts.
 
-See `mixture.py` for how both are put together, and `scfound_atac.nn.region_set` for the network.
+`mixture.py` describes how both are combined, and `scfound_atac.nn.region_set` the network.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from .options import BatchSize
 
-_OCRS_PER_BLOCK = 65_536
-_CHUNK = 4_096  # cells that are read at a time for heads
+_OCRS_PER_BLOCK = 65_536  # number of OCRs that go through the network at a time; it bounds memory
+_CHUNK = 4_096  # number of cells that are read at a time for heads
 
 
 class RegionSet(Kind):
@@ -88,7 +88,7 @@ class RegionSet(Kind):
     def _reconstruction(
         self, cells: Cells, request: Request, basis: Basis | None, known: KnownRegions, order: NDArray[np.int64]
     ) -> Embedded:
-        """The log fold change of each OCR over the mean cell that the network predicts, whole or its principal components."""
+        """The predicted log fold change of each OCR over the mean cell, or the principal components of it."""
         check_known(known, self.name, needed=True)
         axes = space = None
         if basis is not None:
@@ -108,7 +108,7 @@ class RegionSet(Kind):
         return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
 
     def openness(self, cells: Cells, request: Request) -> Openness:
-        """Groups of cells found by the embedding; the network says what to expect where a group's cells say little."""
+        """Openness by groups of cells from the embedding; the prediction of the network counts as additional cells of a group."""
         from .impute import group_openness
 
         known = self.checkpoint.region_table().lookup(cells.ocrs)
@@ -124,7 +124,7 @@ class RegionSet(Kind):
         seed: int = 0,
         progress: bool = True,
     ) -> NDArray[np.float32]:
-        """The network's cell vectors, of length 1."""
+        """The cell vectors of the network, scaled to length 1."""
         self.check_device(device, "auto", batch_size)
         known = self.checkpoint.region_table().lookup(cells.ocrs)
         check_known(known, self.name, needed=False)
@@ -143,31 +143,31 @@ class RegionSet(Kind):
         return RegionSetClassifier(self.checkpoint, cells, n_classes)
 
     def finetune_defaults(self, n_cells: int) -> dict[str, Any]:
-        """A small network: larger steps, and batches that grow with the cells."""
+        """A higher learning rate, as the network is small, and batches whose size grows with the number of cells."""
         return {"lr": 1e-3, "batch_size": min(max(n_cells // 20, 16), 256)}
 
 
 class NetworkVectors:
-    """Cell vectors and keys of a `RegionSetNet`; a sparse product and a small network, so that a CPU is enough.
+    """Cell vectors and keys of a `RegionSetNet`. They need a sparse product and a small network, for which a CPU is enough.
 
-    For an embedding, vectors have length 1: cells are compared by the direction of their vectors, which is what the contrastive
-    objective trains. For a `reconstruction` they are as the network gives them; times the keys, the log fold change of each region.
+    For an embedding, vectors are scaled to length 1, because the contrastive objective trains their directions. For a `reconstruction`
+    they are not scaled; their products with the keys are the log fold change of each region.
     """
 
     def __init__(self, checkpoint: Checkpoint, known: KnownRegions, *, reconstruction: bool = False) -> None:
         self.net, self.preparation, self.reconstruction = checkpoint.net, dict(checkpoint.preparation), reconstruction
         self._features = known.features
         self.messages = self._of_ocrs(self.net.messages)
-        if not known.found.any():  # all messages are the same then, and the only thing to read from their sum is depth
+        if not known.found.any():  # all messages are equal then, and their sum only reflects depth
             self.messages = np.zeros_like(self.messages)
 
     @cached_property
     def keys(self) -> NDArray[np.float32]:
-        """Profile that a unit of each entry of a cell vector stands for, (L, d)."""
+        """The profile of each entry of a cell vector, (L, d): profiles of cells are vectors times ``keys.T``."""
         return self._of_ocrs(self.net.keys)
 
     def _of_ocrs(self, part: Callable[[torch.Tensor], torch.Tensor]) -> NDArray[np.float32]:
-        """A part of what the network makes of the OCRs, some at a time: hidden layers are wider than what is kept of them."""
+        """One output of the network for all OCRs, computed in blocks, because hidden layers are wider than the output."""
         import torch
 
         blocks = np.array_split(self._features, -(-len(self._features) // _OCRS_PER_BLOCK))
@@ -176,7 +176,7 @@ class NetworkVectors:
         return np.concatenate(parts)
 
     def read(self, counts: csr_matrix, weighted: csr_matrix, idf: NDArray[np.float32]) -> NDArray[np.float32]:
-        """As `ProfileReader` wants it; the network reads the counts alone."""
+        """See `ProfileReader`; the network only reads the counts."""
         return self(counts)
 
     def __call__(self, counts: csr_matrix) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What models of region knowledge share: whether regions are known at all, and OCR weights that are kept by the OCRs' names."""
+"""Functions for models on the region table: whether any region is known, and weights of OCRs that are stored by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_known(known: KnownRegions, name: str, *, needed: bool) -> None:
-    """Refuse OCRs of which the model `name` knows none, if it has nothing else to go by, and otherwise say so in the log.
+    """Refuse OCRs of which the model `name` knows none if knowledge is `needed`, and log a warning otherwise.
 
     Raises
     ------
@@ -32,14 +32,14 @@ def check_known(known: KnownRegions, name: str, *, needed: bool) -> None:
     if needed:
         msg += ". Check coordinates and genome build (sfa.pp.liftover_ocrs), or use a model that reads the counts themselves."
         raise ValueError(msg)
-    logger.warning("%s: cells are compared by their counts alone", msg)
+    logger.warning("%s: cells are compared by their counts only", msg)
 
 
 def idf_table(idf: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
-    """Weights by the names of their OCRs, so that they can lie in ``uns``, which is not sorted with ``var``."""
+    """Weights with the names of their OCRs, for ``uns``, whose entries are not sorted together with ``var``."""
     return pd.DataFrame({"idf": idf}, index=ocr_names(ocrs))
 
 
 def read_idf(record: Mapping[str, Any], ocrs: pd.DataFrame) -> NDArray[np.float32]:
-    """Weights of `ocrs` from a table of `idf_table`; 0 for those that it does not hold."""
+    """Weights of `ocrs` from a table of `idf_table`; 0 for OCRs that are not in it."""
     return record["idf"]["idf"].reindex(ocr_names(ocrs)).fillna(0).to_numpy(dtype=np.float32)

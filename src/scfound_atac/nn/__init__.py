@@ -1,4 +1,4 @@
-"""The networks: torch only, no AnnData."""
+"""The networks; they only need torch, and do not know AnnData."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class ChromFoundConfig:
     position_temperature: float = 100_000.0
     dropout: float = 0.1
     n_factors: int = 0
-    """Factors known of each region beside its coordinates; 0, as in the released weights, for none."""
+    """Number of features of each region in addition to its coordinates; 0 for none, as in the released weights."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -139,7 +139,7 @@ class Mamba(nn.Module):
         self._init_step_size()
 
     def _init_step_size(self, smallest: float = 1e-3, largest: float = 0.1) -> None:
-        # softplus(bias) is log-uniform in [smallest, largest], so that channels start with different memory lengths.
+        # softplus(bias) is log-uniform between the smallest and largest step, so that channels start with different memory lengths.
         bound = self.dt_rank**-0.5
         nn.init.uniform_(self.dt_proj.weight, -bound, bound)
         dt = torch.exp(torch.empty_like(self.dt_proj.bias).uniform_(math.log(smallest), math.log(largest)))
@@ -194,7 +194,7 @@ _PLAIN_MODULES = (EncoderLayer, WPSABlock, WindowAttention, MLP, Mamba, RMSNorm,
 
 
 def _is_plain(net: ChromFoundNet) -> bool:
-    """Whether nobody has wrapped, hooked or replaced a module (adapters, parametrisations, probes): then their code must run."""
+    """Whether no module is wrapped, hooked or replaced (adapters, parametrisations, probes), whose code would have to run."""
     modules = [module for part in (*net.layers, net.norm) for module in part.modules()]
     return all(type(m) in _PLAIN_MODULES and not (m._forward_hooks or m._forward_pre_hooks) for m in modules)
 
@@ -208,8 +208,8 @@ class ChromFoundNet(nn.Module):
     Attributes
     ----------
     checkpoint_activations
-        While training, keep the input of each encoder layer alone and compute the rest again in the backward pass: about a third
-        more time for a fraction of the memory. False at first.
+        In training, store only the input of each encoder layer and compute the rest again in the backward pass. This takes about a third
+        more time and a fraction of the memory. False by default.
     """
 
     def __init__(self, config: ChromFoundConfig | None = None) -> None:
@@ -226,11 +226,11 @@ class ChromFoundNet(nn.Module):
         self.checkpoint_activations = False
 
     def embed_ocrs(self, chromosome: Tensor, start: Tensor, end: Tensor, factors: Tensor | None = None) -> Tensor:
-        """Chromosome plus position embedding of an OCR set (section 3.1), and what is known of its regions: (L, D).
+        """Chromosome plus position embedding of an OCR set (section 3.1), and features of its regions: (L, D).
 
         `chromosome` (L,) holds vocabulary ids (0 = unknown, 1..22, 23 = X, 24 = Y); `start` and `end` (L,) are GRCh38, 0-based
-        half-open, in bases. A network with region knowledge (``config.n_factors > 0``; not in the paper) adds a linear projection of
-        the regions' `factors` (L, n_factors), zeros where nothing is known; other networks ignore them.
+        half-open, in bases. A network with ``config.n_factors > 0``, which is not in the paper, adds a linear projection of the
+        `factors` of regions (L, n_factors), which are 0 for unknown regions; other networks ignore them.
         """
         ocrs = self.chromosome_embedding(chromosome) + self._sinusoids(start) + self._sinusoids(end)
         n_factors = self.config.n_factors

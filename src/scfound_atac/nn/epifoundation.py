@@ -2,13 +2,13 @@
 
 Glossary (paper symbol: meaning)
     B, L    cells in a batch, tokens of the longest: [CLS], then the ids of the cell's open peaks in any order
-    G       genes that are asked for
+    G       genes that are predicted
     D       model width (d_m; d_model, 512)
     Q       width of a gene query (d_query, 128)
     K       classes of expression (n_bins: 2 in pretraining, not expressed and expressed)
     z_c     cell vector (section 3.3.2): the state of [CLS] after the last layer
 
-There are no positions: a token is its peak and the peak's chromosome, so that the order of tokens plays no part.
+There are no positions: a token consists of a peak and its chromosome, so that the order of tokens does not matter.
 
 Where paper and released code differ, this file computes what the released weights need: a LayerNorm after every table, a BatchNorm
 over the sum of the tables, and the batch vector beside the cell vector in the value decoder too.
@@ -37,11 +37,11 @@ class EpiFoundationConfig:
     """Sizes of an EpiFoundation network; the defaults are those of the paper, the vocabularies have none."""
 
     n_peaks: int
-    """Rows of the peak table: the peak vocabulary with its special tokens. So for genes and chromosomes."""
+    """Rows of the peak table: the peak vocabulary with its special tokens; in the same way for genes and chromosomes."""
     n_genes: int = 0
     """0 for a network without gene queries."""
     n_chromosomes: int = 28
-    """0 for a network that is not told the chromosomes."""
+    """0 for a network that does not read chromosomes."""
     n_batches: int = 0
     n_cell_types: int = 0
     n_bins: int = 0
@@ -54,7 +54,7 @@ class EpiFoundationConfig:
     d_query: int = 128
     dropout: float = 0.15
     max_tokens: int = 12_000
-    """Most open peaks of a cell that are read; of more, a random part."""
+    """Maximum number of open peaks of a cell; cells with more are subsampled at random."""
 
     def __post_init__(self) -> None:
         for name in ("n_peaks", "d_model", "n_layers", "n_heads", "d_feed_forward", "d_query", "max_tokens"):
@@ -90,9 +90,9 @@ class NormedEmbedding(nn.Module):
 
 
 class SyncedBatchNorm(nn.BatchNorm1d):
-    """BatchNorm that, while several processes train together, takes its statistics over the batches of all of them.
+    """BatchNorm with statistics over the batches of all processes that train together.
 
-    So that N processes train as one does. torch's own works on GPUs alone.
+    Training with N processes is then the same as with one. The version of torch only works on GPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, D)
@@ -135,9 +135,9 @@ class EncoderLayer(nn.Module):
 
 
 class GeneQueryDecoder(nn.Module):
-    """What a cell vector says of each gene ("concat query"): K numbers per gene.
+    """Predicts K numbers per gene from a cell vector and the query of the gene ("concat query").
 
-    The first linear layer acts on [cell; query]; its two halves are applied apart, so that no (B, G, D + Q) tensor is made.
+    The first linear layer acts on [cell; query]. Its two halves are applied separately, so that no (B, G, D + Q) tensor is needed.
     """
 
     def __init__(self, d_model: int, d_cell: int, d_query: int, n_outputs: int) -> None:
@@ -167,7 +167,7 @@ class EpiFoundationHead(nn.Sequential):
         return self[-1]
 
     def vectors(self, cell: Tensor) -> Tensor:  # (B, D) -> (B, D)
-        """What the last layer sees of each cell."""
+        """Input of the last layer for each cell."""
         for layer in list(self)[:-1]:
             cell = layer(cell)
         return cell
@@ -176,7 +176,7 @@ class EpiFoundationHead(nn.Sequential):
 class EpiFoundationNet(nn.Module):
     """Open peaks -> cell vector -> expression of genes, cell type.
 
-    Heads are there or not as the configuration says; asking for one that is not there is a ValueError.
+    The configuration determines which heads exist; using another one raises ValueError.
     """
 
     def __init__(self, config: EpiFoundationConfig) -> None:
@@ -210,8 +210,8 @@ class EpiFoundationNet(nn.Module):
         peaks, chromosomes
             Ids of the tokens and of their chromosomes, shape (B, L), [CLS] first.
         is_token
-            Shape (B, L): False where a shorter cell is padded. None if no cell is. What lies in padded places changes nothing; their
-            own states mean nothing.
+            Mask of shape (B, L) that is False for padding; None if there is no padding. Ids at padded positions do not affect other
+            positions, and the states of padded positions have no meaning.
 
         Returns
         -------
@@ -230,9 +230,9 @@ class EpiFoundationNet(nn.Module):
         return self.encode(peaks, chromosomes, is_token)[0]
 
     def embed_genes(self, genes: Tensor, chromosomes: Tensor, is_gene: Tensor | None = None) -> Tensor:
-        """Genes to ask for: their ids and the ids of their chromosomes, (G,) for all cells or (B, G) -> (G, D) or (B, G, D).
+        """Queries of genes, from their ids and the ids of their chromosomes, (G,) for all cells or (B, G) -> (G, D) or (B, G, D).
 
-        `is_gene`, of the same shape, is False where a cell that is asked for fewer is padded, which matters in training.
+        `is_gene`, of the same shape, is False for padding, which matters in training.
         """
         self._need(self.config.n_genes, "gene queries")
         return self._batch_norm(self.gene_norm, self._embed(self.gene_embedding(genes), chromosomes), is_gene)
@@ -245,9 +245,9 @@ class EpiFoundationNet(nn.Module):
         cell
             Cell vectors of `encode`, shape (B, D).
         genes
-            What `embed_genes` gives, shape (G, D) or (B, G, D).
+            Queries from `embed_genes`, shape (G, D) or (B, G, D).
         batch
-            Ids of the cells' batches, shape (B,), for a network that was trained with them.
+            Ids of the experimental batches of the cells, shape (B,), for a network that was trained with them.
 
         Returns
         -------
@@ -272,7 +272,7 @@ class EpiFoundationNet(nn.Module):
         return F.dropout(x, self.config.dropout, self.training)
 
     def _batch_norm(self, norm: nn.BatchNorm1d, x: Tensor, is_token: Tensor | None) -> Tensor:
-        """BatchNorm over the channels of (..., D); in training, padding has no say in the statistics."""
+        """BatchNorm over the channels of (..., D); in training, padding is left out of the statistics."""
         if is_token is None or not self.training:
             return norm(x.flatten(0, -2)).view_as(x)
         return x.masked_scatter(is_token[..., None], norm(x[is_token]).to(x.dtype))

@@ -1,4 +1,4 @@
-"""Heads: what is trained on top of a network for one task; that of EpiFoundation's paper is part of its network, `epifoundation.py`.
+"""Heads, which are trained on top of a network for one task. The head of EpiFoundation's paper is in `epifoundation.py`.
 
 Glossary
     B, L    cells in a batch, OCRs
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class VectorHead(nn.Module):
-    """Cell vectors -> logits, by one linear layer: what is to be learned has to be learned by the backbone."""
+    """Cell vectors -> logits by one linear layer, so that the backbone has to learn everything else."""
 
     def __init__(self, d: int, n_classes: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class VectorHead(nn.Module):
 class ChromFoundHead(nn.Module):
     """Cell types from the hidden states of one OCR set (arXiv 2505.12638, A.2): D -> 256 -> 1 per OCR, then L -> 1024 -> 512 -> 128 -> K.
 
-    GELU between the layers, dropout 0.3 and, as the paper has it, LayerNorm. The layer of width L ties it to its OCRs.
+    With GELU between the layers, dropout 0.3 and LayerNorm, as in the paper. The layer of width L ties the head to its OCRs.
     """
 
     def __init__(self, d_model: int, n_ocrs: int, n_classes: int, dropout: float = 0.3) -> None:
@@ -47,7 +47,7 @@ class ChromFoundHead(nn.Module):
         self.fc = nn.Linear(128, n_classes)
 
     def vectors(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (B, 128)
-        """What the last layer sees of each cell."""
+        """Input of the last layer for each cell."""
         return self.mlp(self.per_ocr(hidden).squeeze(-1))
 
     def forward(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (B, K)
@@ -55,7 +55,7 @@ class ChromFoundHead(nn.Module):
 
 
 class ExpressionHead(nn.Module):
-    """Expression of genes from cell features (arXiv 2505.12638, A.3): two layers, 1,024 wide between them."""
+    """Expression of genes from cell features by two layers with a hidden width of 1,024 (arXiv 2505.12638, A.3)."""
 
     def __init__(self, d: int, n_genes: int, *, hidden: int = 1024, dropout: float = 0.5) -> None:
         super().__init__()
@@ -71,9 +71,9 @@ class ExpressionHead(nn.Module):
 
 
 class GeneQueryHead(nn.Module):
-    """Expression of genes from cell features, each gene asked for by a vector of its own (bioRxiv 2025.02.05.636688, "concat query").
+    """Expression of genes from cell features, with a learned query vector for each gene (bioRxiv 2025.02.05.636688, "concat query").
 
-    The vectors are learned; they start from those of a backbone that knows the genes, or at random.
+    The query vectors start from those of a backbone that knows the genes, or at random.
     """
 
     def __init__(self, d: int, n_genes: int, *, d_gene: int = 512, d_query: int = 128, dropout: float = 0.15) -> None:

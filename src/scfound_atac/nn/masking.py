@@ -14,32 +14,34 @@ if TYPE_CHECKING:
 def mask_values(
     value: Tensor, *, mask_fraction: float = 0.15, generator: Generator | Sequence[Generator] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Corrupt a share of the closed and of the open OCRs of each cell.
+    """Corrupt a fraction of the closed and of the open OCRs of each cell.
 
-    A share `mask_fraction` of a cell's zeros is replaced by values drawn from its non-zero ones, and the same share of its non-zero
-    values is set to zero. Cells without any non-zero value are left alone.
+    The fraction `mask_fraction` of the zeros of a cell is replaced by values drawn from its non-zero values, and the same fraction of its
+    non-zero values is set to zero. Cells without any non-zero value are not changed.
 
     Parameters
     ----------
     value
         Prepared accessibility, shape (B, L).
     mask_fraction
-        Expected share of positions replaced, among zeros and among non-zeros.
+        Expected fraction of positions that are replaced, among zeros and among non-zeros.
     generator
-        Source of randomness, on the device of `value`; or one per cell, so that a cell's mask does not depend on its neighbours.
+        Random generator on the device of `value`; or one per cell, so that the mask of a cell does not depend on other cells.
 
     Returns
     -------
     Corrupted values (B, L), and the mask (B, L) that is True where a value was replaced.
     """
-    draw = _uniform(value, generator)
-    is_open = value > 0
-    n_open = is_open.sum(1)
+    # 1. Choose the positions to replace.
+    draw = _uniform(value, generator)  # (B, L)
+    is_open = value > 0  # (B, L)
+    n_open = is_open.sum(1)  # (B,)
     mask = (draw < mask_fraction) & (n_open > 0)[:, None]
-    # Open values of each cell packed to the left, so that a random column below n_open is a random open value.
+    # 2. Pack the open values of each cell to the left, so that a random column below n_open is a random open value.
     packed = torch.gather(value, 1, torch.argsort(is_open.int(), dim=1, descending=True, stable=True))
     column = _uniform(value, generator) * n_open[:, None]
     column = column.long().clamp(max=value.shape[1] - 1)
+    # 3. Open positions become 0, closed ones a random open value.
     replacement = torch.where(is_open, torch.zeros_like(value), torch.gather(packed, 1, column))
     return torch.where(mask, replacement, value), mask
 

@@ -1,4 +1,4 @@
-"""Every network by the name it has in configurations of a pretraining run, and in saved weights."""
+"""All networks, by their names in pretraining configurations and in saved weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CellNetwork(Protocol):
-    """What a network offers to the objectives."""
+    """Methods of a network that the objectives use."""
 
     config: Any
 
@@ -34,7 +34,7 @@ NETWORKS: dict[str, tuple[Any, Any]] = {
     "chromfound": (ChromFoundConfig, ChromFoundNet),
     "region-set": (RegionSetConfig, RegionSetNet),
 }
-# What saved weights call them, and networks that the objectives do not train.
+# Names in saved weights, including networks that the objectives do not train.
 MODEL_CLASSES: dict[str, tuple[Any, Any]] = {
     "ChromFound": NETWORKS["chromfound"],
     "RegionSet": NETWORKS["region-set"],
@@ -48,7 +48,7 @@ def model_class_of(net: nn.Module) -> str:
     Raises
     ------
     TypeError
-        If it is none of these networks.
+        If it is not one of these networks.
     """
     for name, (_, network_class) in MODEL_CLASSES.items():
         if type(net) is network_class:
@@ -58,12 +58,12 @@ def model_class_of(net: nn.Module) -> str:
 
 
 def build_network(kind: str, sizes: Mapping[str, Any]) -> nn.Module:
-    """A new network with weights from torch's generator.
+    """A new network with random weights from the generator of torch.
 
     Raises
     ------
     ValueError
-        For an unknown `kind`, or sizes that it does not have.
+        If `kind` is unknown or does not have the given sizes.
     """
     if kind not in NETWORKS:
         msg = f"Unknown network kind {kind!r}; use one of {sorted(NETWORKS)}."

@@ -1,7 +1,8 @@
-"""What a network can be trained to do with cells: losses over raw counts of a stretch of OCRs.
+"""Objectives of training: losses over raw counts of a stretch of OCRs.
 
-B cells, L OCRs, D and d widths. Every objective is a mean over cells. With a seed per cell, its random numbers come from its own
-generator, so that a batch split over processes has the loss of the whole one; `contrast` alone compares cells, those of one process.
+Glossary: B cells, L OCRs, D and d widths. Every objective is a mean over cells. With a seed per cell, each cell has a random generator of
+its own, so that a batch that is divided among processes has the same loss as the undivided one. Only `contrast` compares cells with each
+other, namely those of one process.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 
     from .networks import CellNetwork
 
-KEEP_RATES = (0.1, 0.9)  # smallest and largest share of a cell's reads that a thinned cell keeps
+KEEP_RATES = (0.1, 0.9)  # minimum and maximum fraction of its reads that a thinned cell keeps
 MASK_FRACTION = 0.15  # section 3.3 of the paper
-TEMPERATURE = 0.1
+TEMPERATURE = 0.1  # of the contrast: cosine similarities are divided by it
 
 
 def prepare_values(counts: Tensor, total: Tensor, *, target_sum: float | None = 1e4, log1p: bool = True) -> Tensor:
-    """Total-count normalise and log-transform: counts (B, L), the total (B,) of each whole cell -> (B, L).
+    """Scale each cell to the same total and take log1p: counts (B, L), totals (B,) -> (B, L).
 
-    As `scfound_atac.data.prepare_rows`, but `counts` may be a part of the cell's OCRs, so that the total comes beside them.
+    Like `scfound_atac.data.prepare_rows`, but for `counts` on a part of the OCRs, so that the total of the whole cell is given separately.
     """
     value = counts if target_sum is None else counts * (target_sum / total.clamp(min=1.0))[:, None]
     return torch.log1p(value) if log1p else value
 
 
 def keep_rates(generators: Sequence[Generator], device: torch.device) -> Tensor:
-    """A log-uniform keep-rate per cell: (B,)."""
+    """A random keep-rate per cell, log-uniform between the two `KEEP_RATES`: (B,)."""
     low, high = (math.log(rate) for rate in KEEP_RATES)
     uniform = torch.stack([torch.rand((), generator=g, device=device) for g in generators])
     return torch.exp(low + (high - low) * uniform)
@@ -52,17 +53,18 @@ def thin(counts: Tensor, total: Tensor, rate: Tensor, generators: Sequence[Gener
     counts
         Reads per OCR, shape (B, L), whole numbers.
     total
-        Reads of the whole cell, of which `counts` may be a part; shape (B,).
+        Reads of the whole cell, of which `counts` may be a part, shape (B,).
     rate
-        Shape (B,).
+        Keep-rate of each cell, shape (B,).
     generators
-        One per cell, on the device of `counts`.
+        One random generator per cell, on the device of `counts`.
 
     Returns
     -------
-    The reads kept (B, L), so that ``counts - kept`` is the independent rest, and the total of the thinned cell (B,), where the reads
+    The kept reads (B, L), so that ``counts - kept`` are the other reads, and the total of the thinned cell (B,), for which the reads
     outside these OCRs are thinned too.
     """
+    # Reads outside these OCRs form one more column, (B, L + 1).
     both = torch.cat([counts, (total - counts.sum(1)).clamp(min=0)[:, None]], dim=1)
     rows = [
         torch.binomial(cell, rate[i].expand_as(cell), generator=generator)
@@ -74,13 +76,13 @@ def thin(counts: Tensor, total: Tensor, rate: Tensor, generators: Sequence[Gener
 
 @dataclass
 class Cells:
-    """A batch as the objectives see it."""
+    """A batch for the objectives."""
 
     counts: Tensor  # (B, L) reads
     total: Tensor  # (B,) reads of the whole cell
     label: Tensor  # (B,) number of the biosample, -1 for none
     generators: Sequence[Generator]  # one per cell, or the same one for all
-    fraction_open: Tensor  # (L,) share of the study's cells in which the OCR is open
+    fraction_open: Tensor  # (L,) fraction of the cells of the study in which the OCR is open
     preparation: Mapping[str, Any] = field(default_factory=dict)
     mask_fraction: float = MASK_FRACTION
 
@@ -95,7 +97,7 @@ class Cells:
         return seen, prepare_values(seen, total, **self.preparation)
 
     def parted(self) -> tuple[Tensor, Tensor]:
-        """The values prepared from two parts of each cell's reads that share none: (B, L) and (B, L)."""
+        """Values prepared from two disjoint parts of the reads of each cell: (B, L) and (B, L)."""
         rate = keep_rates(self.generators, self.counts.device)
         seen, total = thin(self.counts, self.total, rate, self.generators)
         parts = ((seen, total), (self.counts - seen, self.total - total))
@@ -109,24 +111,24 @@ def _mean(error: Tensor, where: Tensor) -> Tensor:
 
 
 def _reconstruction(net: CellNetwork, ocrs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
-    """Squared error after the paper's corruption (B, L), and where a value was replaced (B, L)."""
+    """Squared error after the corruption of the paper (B, L), and where a value was replaced (B, L)."""
     value = cells.values()
     corrupted, replaced = mask_values(value, mask_fraction=cells.mask_fraction, generator=cells.generators)
     return (net.predict(corrupted, ocrs).float() - value) ** 2, replaced
 
 
 def masked(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """The paper's objective (section 3.3): squared error at the replaced positions."""
+    """The objective of the paper (section 3.3): squared error at the replaced positions."""
     return _mean(*_reconstruction(net, ocrs, cells))
 
 
 def masked_all(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """The paper's corruption, squared error at all positions."""
+    """Corruption as in the paper, and squared error at all positions."""
     return _reconstruction(net, ocrs, cells)[0].mean()
 
 
 def _hidden_reads(net: CellNetwork, ocrs: Tensor, cells: Cells) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of predicting which OCRs the reads held back fall into (B, L), and the reads shown (B, L)."""
+    """Binary cross-entropy of predicting the OCRs of the hidden reads (B, L), and the reads that the network sees (B, L)."""
     seen, value = cells.thinned()
     target = (cells.counts > seen).float()
     logit = net.predict(value, ocrs).float()
@@ -134,35 +136,44 @@ def _hidden_reads(net: CellNetwork, ocrs: Tensor, cells: Cells) -> tuple[Tensor,
 
 
 def denoise(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """Given some of a cell's reads, which other OCRs does the rest fall into? OCRs that are open already do not count."""
+    """Predict from some reads of a cell which other OCRs the hidden reads fall into. OCRs that are already open do not count."""
     error, seen = _hidden_reads(net, ocrs, cells)
     return _mean(error, seen == 0)
 
 
 def denoise_all(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """As `denoise`, over all OCRs; for counts, as an open OCR of binary data has no second read to find."""
+    """Like `denoise`, but over all OCRs. It needs counts, because in binary data an open OCR has no second read."""
     return _hidden_reads(net, ocrs, cells)[0].mean()
 
 
 def profile(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """Given some of a cell's reads, how are the others spread over the OCRs? Multinomial cross-entropy in nats per read.
+    """Predict from some reads of a cell how the hidden ones are distributed over OCRs: multinomial cross-entropy in nats per read.
 
-    The network predicts the log fold change over the mean cell of the study; what depends on the cell's depth alone cancels.
+    With h_l hidden reads in OCR l, fraction f_l of open cells of the study, and prediction s_l, the log fold change over the mean cell::
+
+        p_l = f_l exp(s_l) / sum over k of f_k exp(s_k)
+        loss = -sum over l of h_l log(p_l) / sum over l of h_l
+
+    A constant in s_l, such as the depth of the cell, cancels.
     """
     seen, value = cells.thinned()
     hidden = cells.counts - seen
-    expected = torch.log(cells.fraction_open.clamp(min=1e-6))
+    expected = torch.log(cells.fraction_open.clamp(min=1e-6))  # (L,); finite for OCRs that are closed in all cells
     log_fraction = F.log_softmax(net.predict(value, ocrs).float() + expected, dim=1)
     return -((hidden * log_fraction).sum(1) / hidden.sum(1).clamp(min=1)).mean()
 
 
 def contrast(net: CellNetwork, ocrs: Tensor, cells: Cells) -> Tensor:
-    """Two parts of a cell's reads are more alike than those of two cells (InfoNCE in both directions, cosine similarity).
+    """Make two parts of the reads of a cell more similar than parts of two cells (InfoNCE in both directions, cosine similarity).
 
-    The parts share no read: a read in both would tell the cell without anything being understood of it.
+    With unit vectors a_i and b_i of the parts of cell i, and temperature t::
+
+        loss = -mean over i of log(exp(a_i b_i / t) / sum over j of exp(a_i b_j / t)), averaged with the same for b
+
+    The parts are disjoint: a read in both would identify the cell in a trivial way.
     """
     a, b = (F.normalize(net.cell_vector(value, ocrs).float(), dim=1) for value in cells.parted())
-    similarity = a @ b.T / TEMPERATURE
+    similarity = a @ b.T / TEMPERATURE  # (B, B)
     same = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
 
@@ -182,26 +193,26 @@ WITHOUT_THINNING = ("masked", "all")  # these take any values; the others thin c
 class Objectives(nn.Module):
     """A network and a weighted sum of objectives over it.
 
-    `identity` names the biosample of a simulated cell, thinned, by a linear head on its vector; the head is no part of the network
-    and is forgotten after training.
+    `identity` predicts the biosample of a thinned simulated cell by a linear head on its vector. The head is not part of the network and
+    is dropped after training.
 
     Parameters
     ----------
     net
-        See `CellNetwork`.
+        The network, a `CellNetwork`.
     weights
         Weight of each objective by its name in `OBJECTIVE_NAMES`.
     n_labels
-        Biosamples to tell apart by `identity`.
+        Number of biosamples for `identity`.
     mask_fraction
-        Fraction of a cell's zeros, and of its other values, that `masked` and `all` replace.
+        Fraction of the zeros, and of the other values, of a cell that `masked` and `all` replace.
     **preparation
-        For `prepare_values`.
+        Options of `prepare_values`.
 
     Raises
     ------
     ValueError
-        For an unknown objective, no positive weight, or `identity` with fewer than two biosamples.
+        If an objective is unknown, no weight is positive, or `identity` has fewer than two biosamples.
     """
 
     def __init__(
@@ -232,16 +243,16 @@ class Objectives(nn.Module):
         return int(self.net.cell_vector(torch.ones(1, 8), ocrs).shape[1])
 
     def identity(self, ocrs: Tensor, cells: Cells) -> Tensor:
-        """Cross-entropy of the biosample; cells without one count as zero."""
+        """Cross-entropy of the biosample; cells without a biosample count as 0."""
         vector = self.net.cell_vector(cells.thinned()[1], ocrs)
         return F.cross_entropy(self.head(vector).float(), cells.label, ignore_index=-1, reduction="sum") / len(vector)
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of the objectives over a batch, and each of them by name.
 
-        `batch` holds what `embed_ocrs` takes, ``chromosome``, ``start``, ``end`` (L,) and perhaps ``factors`` (L, n_factors), with
-        ``fraction_open`` (L,), and per cell ``counts`` (B, L), ``total`` and ``label`` (B,); see `Cells`. ``seed`` is one integer
-        per cell (B,), or one for the batch (), whose cells then draw from one generator in turn.
+        `batch` holds the arguments of `embed_ocrs`: ``chromosome``, ``start``, ``end`` (L,) and possibly ``factors`` (L, n_factors);
+        ``fraction_open`` (L,); and per cell ``counts`` (B, L), ``total`` and ``label`` (B,), see `Cells`. ``seed`` is one integer per
+        cell (B,), or one for the batch (), whose cells then draw from one generator in turn.
         """
         counts, seed = batch["counts"].float(), batch["seed"]
         generators = [torch.Generator(counts.device).manual_seed(s) for s in seed.reshape(-1).tolist()]
@@ -264,16 +275,16 @@ class Objectives(nn.Module):
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse unknown objectives, negative weights and none at all.
+    """Refuse unknown objectives, negative weights, and weights that are all zero.
 
     Raises
     ------
     ValueError
-        Naming what is wrong and what there is.
+        If a name or weight is invalid.
     """
     if unknown := [name for name in weights if name not in OBJECTIVE_NAMES]:
         msg = f"Unknown objectives: {', '.join(map(repr, unknown))}; use {', '.join(OBJECTIVE_NAMES)}."
         raise ValueError(msg)
     if any(weight < 0 for weight in weights.values()) or not any(weights.values()):
-        msg = f"Objectives need weights of at least zero, one of them positive; got {dict(weights)}."
+        msg = f"Weights of objectives must not be negative, and one must be positive; got {dict(weights)}."
         raise ValueError(msg)

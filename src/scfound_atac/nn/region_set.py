@@ -1,18 +1,18 @@
-"""RegionSetNet: a cell as the set of its open regions, each known by where in the body it is open.
+"""RegionSetNet: a cell as the set of its open regions, each described by the tissues in which it is open.
 
 Glossary
     OCR     open chromatin region
     B, L    cells in a batch, OCRs
-    K       what is known of a region (n_factors): factors, openness, whether it is known at all
+    K       features of a region (n_factors): factors, openness, and whether it is in the table
     D       width of keys, queries and cell vectors (d_cell)
     H       width of the hidden layers (d_hidden)
 
-A region's knowledge becomes a message, a weight and a key, by a network that is the same for every region. A cell is the weighted
-mean of its open regions' messages; the product of the resulting cell vector and a region's key says how much more, or less, open
-that region is than in the mean cell of the study. There is no table of regions to learn, so that any OCR set can be read, and the cost
-is one matrix product: L x D per cell, and only open OCRs count.
+A network, the same for every region, turns the features of a region into a message, a weight and a key. The cell vector comes from the
+weighted mean of the messages of open regions. Its product with the key of a region is the log fold change of the openness of that region
+over the mean cell of the study. No vectors of regions are learned, so any OCR set can be read. The cost is one matrix product of L x D per
+cell, for open OCRs only.
 
-Beside each multilayer perceptron runs a linear path.
+A linear path is added to each multilayer perceptron.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RegionSetConfig:
 class RegionSetNet(nn.Module):
     """Accessibility of a cell -> a cell vector, and the accessibility expected of every region.
 
-    The part that belongs to the regions is the same for all cells of an OCR set: compute it once with `embed_ocrs`.
+    The part for regions is the same for all cells of an OCR set: compute it once with `embed_ocrs`.
     """
 
     def __init__(self, config: RegionSetConfig | None = None) -> None:
@@ -73,7 +73,7 @@ class RegionSetNet(nn.Module):
     ) -> Tensor:
         """Message, weight and key of each region side by side: factors (L, K) -> (L, D + 1 + D).
 
-        Coordinates are not looked at: where a region lies is told by its factors.
+        Coordinates are not used; the factors describe a region.
         """
         if factors is None or factors.shape[1:] != (self.config.n_factors,):
             found = "none" if factors is None else f"shape {tuple(factors.shape)}"
@@ -85,14 +85,14 @@ class RegionSetNet(nn.Module):
         return torch.cat([(message + message_linear) * weight, weight, key + key_linear], dim=1)
 
     def messages(self, ocrs: Tensor) -> Tensor:
-        """What each open OCR adds to a cell: weighted message and weight, (L, D + 1 + D) -> (L, D + 1)."""
+        """Contribution of each open OCR to a cell: weighted message and weight, (L, D + 1 + D) -> (L, D + 1)."""
         return ocrs[:, : self.config.d_cell + 1]
 
     def summarise(self, total: Tensor) -> Tensor:
-        """Cell vectors from the sum of a cell's messages and weights: (B, D + 1) -> (B, D)."""
+        """Cell vectors from the sums of messages and of weights of each cell: (B, D + 1) -> (B, D)."""
         weight = total[:, self.config.d_cell :]
         mean = total[:, : self.config.d_cell] / (weight + 1e-6)
-        depth = torch.log1p(weight) / 6  # how far the mean can be trusted
+        depth = torch.log1p(weight) / 6  # how reliable the mean is
         return self.cell_linear(mean) + self.cell(torch.cat([mean, depth], dim=1))
 
     def cell_vector(self, value: Tensor, ocrs: Tensor) -> Tensor:
@@ -102,9 +102,9 @@ class RegionSetNet(nn.Module):
     forward = cell_vector
 
     def keys(self, ocrs: Tensor) -> Tensor:
-        """What a cell vector is multiplied with for the log fold change of each region: (L, D + 1 + D) -> (L, D)."""
+        """Keys of the regions, whose products with cell vectors are log fold changes: (L, D + 1 + D) -> (L, D)."""
         return ocrs[:, self.config.d_cell + 1 :] / self.config.d_cell**0.5
 
     def predict(self, value: Tensor, ocrs: Tensor) -> Tensor:
-        """Log fold change of each OCR's accessibility over the study's mean cell, up to a constant per cell: (B, L)."""
+        """Log fold change of the openness of each OCR over the mean cell of the study, up to a constant per cell: (B, L)."""
         return self.cell_vector(value, ocrs) @ self.keys(ocrs).T

@@ -15,7 +15,7 @@ from ..nn.objectives import check_weights
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# Text becomes a float, since YAML reads 1e-4 as text. What is counted must be a whole number.
+# Text is converted to float, because YAML reads 1e-4 as text. Counts must be whole numbers.
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0, strict=True)]
 PathText = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
@@ -25,7 +25,7 @@ _KNOWN_KEYS_ONLY = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class OptimizerConfig:
-    """AdamW with linear warm-up, a cosine to zero and clipping of the gradient's norm."""
+    """AdamW with linear warm-up, a cosine to zero, and a maximum norm of the gradient."""
 
     lr: Positive = 5e-4
     weight_decay: float = 0.01
@@ -36,7 +36,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class BatchConfig:
-    """Cells and OCRs per batch, over all processes; see `scfound_atac.data.batches.CorpusBatches`."""
+    """Numbers of cells and OCRs per batch over all processes; see `scfound_atac.data.batches.CorpusBatches`."""
 
     n_cells: Count = 32
     crop_size: Annotated[int, Field(ge=0, strict=True)] | None = 8192
@@ -46,7 +46,7 @@ class BatchConfig:
 
 @dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class PreparationConfig:
-    """How counts are prepared; kept with the weights."""
+    """How counts are prepared; it is stored with the weights."""
 
     target_sum: float | None = 1e4
     log1p: StrictBool = True
@@ -54,7 +54,7 @@ class PreparationConfig:
 
 @dataclass(frozen=True, config=_KNOWN_KEYS_ONLY)
 class PretrainConfig:
-    """A pretraining run. Relative paths are relative to the current directory.
+    """Configuration of a pretraining run. Relative paths are relative to the current directory.
 
     Attributes
     ----------
@@ -63,32 +63,32 @@ class PretrainConfig:
     output
         Folder of the run.
     study_weights
-        Weights of studies in this run, by name or kind, instead of those in ``corpus.yaml``; 0 leaves them out.
+        Weights of studies by name or kind, instead of those in ``corpus.yaml``; 0 leaves a study out.
     network
-        ``kind`` and the sizes of a new network.
+        The ``kind`` and the sizes of a new network.
     init_from
-        Start from the network in this folder, or of this name in the registry, instead.
+        Folder, or name in the registry, of a network to start from, instead of a new one.
     region_table
-        File of the region table for networks with ``n_factors``; the package's, or that of `init_from`, if left out. Another one is stored
+        File of the region table for networks with ``n_factors``; by default that of `init_from` or of the package. Another table is stored
         with the weights.
     objectives
         Weight of each objective of `scfound_atac.nn.objectives`.
     preparation
-        How counts are prepared; as for the network of `init_from`, or the defaults of `PreparationConfig`, if left out.
+        How counts are prepared; by default as for the network of `init_from`, or as in `PreparationConfig`.
     n_steps
-        Updates of the weights.
+        Number of updates of the weights.
     accumulate
-        Batches per update.
+        Number of batches per update.
     precision
-        ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that has it.
+        ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that supports it.
     checkpoint_activations
-        Compute activations again in the backward pass instead of keeping them.
+        Compute activations again in the backward pass instead of storing them.
     checkpoint_every, validate_every
-        Steps between two checkpoints, and between two validations.
+        Number of steps between two checkpoints, and between two validations.
     n_workers
-        Processes that read batches ahead; none by default, so that the training process reads them itself.
+        Number of processes that read batches in advance; with 0 the training process reads them itself.
     accelerator, devices, num_nodes, strategy
-        As in `lightning.fabric.Fabric`.
+        Hardware to train on, as in `lightning.fabric.Fabric`.
     """
 
     corpus: PathText
@@ -118,14 +118,14 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         check_weights(self.objectives)
         if bool(self.network) == bool(self.init_from):
-            msg = "Give network: {kind: ..., sizes} for new weights or init_from: to start from others, one of the two."
+            msg = "Give either network: {kind: ..., sizes} for new weights, or init_from: to start from existing ones."
             raise ValueError(msg)
         if self.network and "kind" not in self.network:
             msg = "network lacks its kind, for example network: {kind: chromfound}."
             raise ValueError(msg)
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, as `read_config` takes it."""
+        """The configuration as plain values, which `read_config` can read."""
         plain = asdict(self)
         plain["optimizer"]["betas"] = list(self.optimizer.betas)
         return plain
@@ -137,9 +137,9 @@ def read_config(config: Mapping[str, Any] | str | Path) -> PretrainConfig:
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        For keys that do not exist (naming those that do), values of the wrong type, or values that make no run.
+        If a key is unknown (the message lists the known ones), or a value has a wrong type or is out of range.
     """
     if not isinstance(config, str | Path):
         return _checked(dict(config) if isinstance(config, Mapping) else config, "the configuration")
@@ -167,7 +167,7 @@ def _checked(values: Any, where: str) -> PretrainConfig:
 
 
 def _in_words(error: ErrorDetails) -> str:
-    """What is wrong with one value, in one line; with an unknown key, the known ones."""
+    """One line about one invalid value; for an unknown key, with the known ones."""
     place, problem = ".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ").rstrip(".")
     if error["type"] == "unexpected_keyword_argument":
         part = {"optimizer": OptimizerConfig, "batch": BatchConfig, "preparation": PreparationConfig}

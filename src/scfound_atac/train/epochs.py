@@ -1,4 +1,4 @@
-"""A few passes over few cells, for heads: AdamW, warm-up and cosine, the weights of the best epoch kept."""
+"""Train a head for a few passes over the cells: AdamW with warm-up and cosine, keeping the weights of the best epoch."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ def train_epochs(
     seed: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train a network that lies where it is to be trained; it is left with the weights of its best epoch, in evaluation mode.
+    """Train a network on its device. It is left with the weights of its best epoch, in evaluation mode.
 
     Parameters
     ----------
     net
-        The network; parameters that need no gradient stay as they are.
+        The network; parameters that need no gradient are not changed.
     batches
-        Gives the batches of an epoch, in order.
+        Function that returns the batches of an epoch, in order.
     n_batches
-        Batches per epoch, for the schedule.
+        Number of batches per epoch, for the schedule.
     loss
-        Of a batch.
+        Function that returns the loss of a batch.
     score
-        Of the network after an epoch, on cells that were held out; the higher the better. An epoch without one (NaN) is kept too.
+        Function that returns the score of the network on held-out cells after an epoch; higher is better. If it is NaN, the epoch is kept.
     score_name
         Key of the score in the history.
     max_epochs
-        Passes over the cells, at least one.
+        Number of passes over the cells, at least one.
     lr, weight_decay
-        Largest learning rate of AdamW, and its weight decay.
+        Maximum learning rate of AdamW, and its weight decay.
     n_warmup_steps
-        Steps of linear warm-up; a cosine to zero follows.
+        Number of steps of linear warm-up, which a cosine to zero follows.
     clip
-        Largest norm of the gradient.
+        Maximum norm of the gradient.
     seed
-        Seed of dropout; the generator of other code is left as it was.
+        Random seed of dropout. The global random generator is not changed.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Per epoch its number, the mean loss and the score.
+    For each epoch its number, the mean loss and the score.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     device, n_steps = parameters[0].device, max_epochs * n_batches
@@ -96,7 +96,7 @@ def train_epochs(
             found = score()
             history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), score_name: found})
             bar.set_postfix_str(f"loss {history[-1]['loss']:.3f}, {score_name} {found:.3f}", refresh=False)
-            if not found <= best:  # also if it is NaN: then the last epoch is as good as any
+            if not found <= best:  # also if it is NaN, so that there are always weights to keep
                 best, state = found, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
     net.load_state_dict(state)
     net.eval()

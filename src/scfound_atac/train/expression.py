@@ -1,4 +1,4 @@
-"""Measured expression as a target: which cells and genes, on which scale, and who is held out."""
+"""Measured expression as a target: cells and genes, scale, and the division into training, validation and test cells."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 Scale = Literal["log1p", "as it is", "levels"]
 _TARGET_SUM = 1e4
-_SHARE = 0.1  # of the cells for validation, and as many for testing
-_LEAST = 2  # cells of each part, without which nothing correlates
+_HELD_OUT = 0.1  # fraction of the cells for validation, and for testing
+_MIN_EACH = 2  # minimum number of cells of each part; a correlation needs two
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Expression of the cells of a MuData that have accessibility too.
+    """Expression of the cells of a MuData that have both modalities.
 
     Attributes
     ----------
     names
-        Cells with both modalities, in the order of accessibility.
+        Names of the cells with both modalities, in the order of the accessibility modality.
     genes
         Names of the genes.
     values
-        Shape (n_cells, n_genes), float32, on `scale`.
+        Expression on `scale`, shape (n_cells, n_genes), float32.
     scale
-        ``"log1p"``: counts scaled to 10,000 per cell and ``log(1 + x)``. ``"as it is"``: what was given was no counts. ``"levels"``: 10
-        levels by the quantiles of a cell's own non-zero values.
+        ``"log1p"``: counts scaled to 10,000 per cell and ``log(1 + x)``. ``"as it is"``: the given values, which
+        are not counts. ``"levels"``: 10 levels by the quantiles of the non-zero values of each cell.
     """
 
     names: pd.Index
@@ -90,11 +90,11 @@ def read_expression(
     Raises
     ------
     ValueError
-        If names repeat, no cell has both modalities, values are NaN or infinite, or are negative where levels are wanted.
+        If names repeat, no cell has both modalities, values are NaN or infinite, or values are negative and levels are requested.
     KeyError
-        If `genes` are not there, or there is no such modality or layer.
+        If genes, the modality or the layer do not exist.
     TypeError
-        If it is no MuData.
+        If `mdata` is not a MuData.
     """
     from mudata import MuData
 
@@ -150,24 +150,22 @@ def _refuse_not_finite(chunk: Any, where: str, rna: AnnData) -> None:
 def split_cells(
     mdata: MuData, atac: AnnData, names: pd.Index, *, split_key: str | None, seed: int, role: str = "mdata"
 ) -> dict[str, NDArray[np.int64]]:
-    """Rows of `names` for training, validation and testing, 80/10/10.
+    """Divide the cells `names` into 80 % for training, 10 % for validation and 10 % for testing.
 
-    By cell, or by the groups of `split_key` (donors, say): no group is in two parts, and the largest is for training. Of two groups the
-    smaller one is for testing, and validation takes cells of the other.
+    Cells are drawn one by one, or by groups of `split_key`, such as donors: no group is in two parts, and the largest is for training. If
+    there are two groups, the smaller one is for testing, and validation cells are drawn from the other one.
 
     Raises
     ------
     KeyError
-        If there is no column `split_key`.
+        If the column `split_key` does not exist.
     ValueError
-        If there are too few cells, only one group, or cells without one.
+        If there are too few cells, only one group, or cells without a group.
     """
     n = len(names)
-    n_held_out = max(_LEAST, round(_SHARE * n))
-    if n < 3 * _LEAST:
-        msg = (
-            f"{n} cells with both modalities are too few to train, validate and test; at least {3 * _LEAST} are needed."
-        )
+    n_held_out = max(_MIN_EACH, round(_HELD_OUT * n))
+    if n < 3 * _MIN_EACH:
+        msg = f"{n} cells with both modalities are too few to train, validate and test; at least {3 * _MIN_EACH} are needed."
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
     order = rng.permutation(n)
@@ -186,7 +184,7 @@ def split_cells(
     largest = sizes.argmax()
     if len(labels) == 2:
         rest = order[codes[order] == largest]
-        n_validation = max(_LEAST, round(len(rest) * _SHARE / (1 - _SHARE)))
+        n_validation = max(_MIN_EACH, round(len(rest) * _HELD_OUT / (1 - _HELD_OUT)))
         parts = [np.flatnonzero(codes != largest), rest[:n_validation]]
         logger.info(
             "two groups of %r: %r is for testing, validation takes cells of the other", split_key, labels[1 - largest]
@@ -201,11 +199,11 @@ def split_cells(
             parts.append(np.flatnonzero(np.isin(codes, shuffled[first:last])))
             first = last
     split = _parts(parts[0], parts[1], n)
-    if min(map(len, split.values())) < _LEAST:
+    if min(map(len, split.values())) < _MIN_EACH:
         found = ", ".join(f"{len(rows)} for {name}" for name, rows in split.items())
         msg = (
-            f"The groups of {role}.obs[{split_key!r}] leave too few cells, {found}: at least {_LEAST} each. Use split_key=None or larger "
-            "groups."
+            f"The groups of {role}.obs[{split_key!r}] leave too few cells, {found}: at least {_MIN_EACH} each. Use split_key=None or "
+            "larger groups."
         )
         raise ValueError(msg)
     return split

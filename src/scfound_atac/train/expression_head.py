@@ -1,4 +1,9 @@
-"""A head from features of a cell to the expression of its genes."""
+"""Train a head that predicts the expression of genes from features of a cell.
+
+With x_i the features of cell i, y_ig the standardised expression of gene g, and B cells and G genes of a step, the loss is::
+
+    1 / (B G) * sum over i, g of (f(x_i)_g - y_ig)^2
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-# Fraction of the training cells whose measured features are hidden in a step, so that the head can do without them.
+# Fraction of the training cells whose measured features are set to 0 in a step, so that the head also works without them.
 _HIDDEN = 0.2
-_QUERIES = 500_000  # cells times genes of a forward pass: a gene query makes 128 numbers of each
-_GENES = 2_048  # that a step of training asks for, of more a random part
+# Maximum number of cells times genes of a forward pass; it bounds memory, as a gene query computes 128 numbers for each.
+_QUERIES = 500_000
+# Maximum number of genes in a training step; of more, each step draws a random subset, which bounds time and memory.
+_GENES = 2_048
 
 
 def fit_expression_head(
@@ -37,22 +44,22 @@ def fit_expression_head(
     seed: int,
     device: str,
 ) -> list[dict[str, float]]:
-    """Train a head on the squared error; the epoch with the best mean Pearson correlation per gene is left in `net`, on the CPU.
+    """Train a head with the squared error. `net` is left on the CPU, with the weights of the epoch with the best mean correlation per gene.
 
     Parameters
     ----------
     net
         An `ExpressionHead` or `GeneQueryHead`.
     train, validation
-        Standardised features (n, d) and expression (n, genes) of the cells to learn from, and of those that choose the epoch.
+        Standardised features (n, d) and expression (n, n_genes) of the cells to learn from, and of those that choose the epoch.
     first_measured
-        Features from this one on are those measured on the OCRs of the training cells, which other cells may lack.
+        Number of the first feature that is measured on the OCRs of the training cells, which other cells may lack.
     max_epochs, lr, weight_decay, seed
-        As in `train_epochs`.
+        Options of `train_epochs`.
     batch_size
         Cells per step.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        ``"cpu"``, ``"cuda"``, ...; ``"auto"`` uses CUDA if there is a GPU.
 
     Returns
     -------
@@ -68,8 +75,10 @@ def fit_expression_head(
         return torch.randperm(len(x), generator=generator).split(batch_size)
 
     def loss(batch: Tensor) -> Tensor:
-        seen, wanted = x[batch], y[batch]
+        seen, wanted = x[batch], y[batch]  # (B, d), (B, n_genes)
+        # 1. Hide the measured features of some cells.
         seen[torch.rand(len(seen), generator=generator) < _HIDDEN, first_measured:] = 0
+        # 2. Of many genes, predict a random subset.
         genes = None
         if isinstance(net, GeneQueryHead) and y.shape[1] > _GENES:
             genes = torch.randperm(y.shape[1], generator=generator)[:_GENES].to(where)
@@ -95,7 +104,7 @@ def fit_expression_head(
 
 @torch.no_grad()
 def apply_expression_head(net: nn.Module, x: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Predictions of the genes `columns`, (n, n_columns), where the network is."""
+    """Predictions of the genes `columns` for features `x` (n, d), (n, n_columns), computed on the device of the network."""
     net.eval()
     where = next(net.parameters()).device
     genes = torch.from_numpy(columns).to(where)
@@ -105,7 +114,7 @@ def apply_expression_head(net: nn.Module, x: NDArray[np.float32], columns: NDArr
 
 
 def gene_pearson(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> float:
-    """``gene_pearson`` of `scfound_atac.scores.expression_scores`, without the ranks that the others need: quick enough for every epoch."""
+    """``gene_pearson`` of `scfound_atac.scores.expression_scores`, without the other scores, which are too slow for every epoch."""
     varies = (measured != measured[:1]).any(axis=0)
     if not varies.any():
         return np.nan

@@ -1,4 +1,4 @@
-"""Fine-tuning of a backbone on labels: focal loss, the epoch with the best validation macro-F1 (arXiv 2505.12638, A.2 and F.1)."""
+"""Fine-tune a backbone on labels with focal loss, and keep the epoch with the best validation macro-F1 (arXiv 2505.12638, A.2, F.1)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from ..inference.classifier import CellClassifier
 
-_GAMMA = 2.0
-_CLIP = 1.0
+_GAMMA = 2.0  # exponent of the focal loss, the default of Lin et al. 2017
+_CLIP = 1.0  # maximum norm of the gradient
 
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How a backbone is fine-tuned; the paper's figures where it has some."""
+    """Options of fine-tuning a backbone; defaults are those of the paper where it states them."""
 
     max_epochs: int = 20
     lr: float = 5e-4
@@ -39,11 +39,11 @@ class FinetuneOptions:
     batch_size: int = 64
     validation_size: float = 0.1
     crop_size: int | None = None
-    """ChromFound: train on random stretches of so many neighbouring OCRs, to save time; on all if None."""
+    """For ChromFound: number of neighbouring OCRs in the random stretches to train on, to save time; all OCRs if None."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, n_cells: int, **given: Any) -> FinetuneOptions:
-        """What is `given`, and the defaults for a backbone and a number of cells."""
+        """The `given` options, and defaults for the backbone and the number of cells."""
         return cls(**(kind_of(checkpoint).finetune_defaults(n_cells) | given))
 
     def __post_init__(self) -> None:
@@ -66,19 +66,19 @@ def make_classifier(
     crop_size: int | None = None,
     seed: int = 0,
 ) -> CellClassifier:
-    """A copy of the backbone with a new head; the weights of the head come from `seed`.
+    """A copy of the backbone with a new head, whose initial weights are drawn with `seed`.
 
     Raises
     ------
     ValueError
-        If the backbone has no head of its paper, or `crop_size` is given for a network that does not read OCRs in genome order.
+        If the paper of the backbone has no head, or `crop_size` is given for a network that does not read OCRs in genome order.
     """
     kind = kind_of(checkpoint)
     if paper and not kind.has_paper_head:
-        msg = f"Backbone {checkpoint.name!r} comes with no head of a paper: use mode='probe' or 'finetune'."
+        msg = f"Backbone {checkpoint.name!r} has no head from a paper: use mode='probe' or 'finetune'."
         raise ValueError(msg)
     if crop_size is not None and (paper or not kind.takes_crops):
-        msg = f"crop_size={crop_size} is for a ChromFound with mode='finetune': leave it out."
+        msg = f"crop_size={crop_size} only applies to ChromFound with mode='finetune': leave it out."
         raise ValueError(msg)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -95,28 +95,28 @@ def finetune(
     device: str = "auto",
     progress: bool = True,
 ) -> tuple[NDArray[np.int64], list[dict[str, float]]]:
-    """Train backbone and head together; the weights of the best epoch are left in `classifier`.
+    """Train backbone and head together. `classifier` is left with the weights of the best epoch.
 
     Parameters
     ----------
     classifier
-        Of `make_classifier`.
+        Classifier from `make_classifier`.
     codes
         Class of each cell.
     n_classes
         Number of classes.
     options
-        See there.
+        Options of fine-tuning.
     seed
-        Of split, order and dropout.
+        Random seed of the split, the order of cells and dropout.
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        ``"cpu"``, ``"cuda"``, ...; ``"auto"`` uses CUDA if there is a GPU.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Rows that were held out for validation, rising, and per epoch the loss and the validation macro-F1.
+    Sorted rows that were held out for validation, and for each epoch the loss and the validation macro-F1.
     """
     from sklearn.metrics import f1_score
 
@@ -156,7 +156,7 @@ def finetune(
 
 
 def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy, each cell weighted by ``(1 - p)^2`` of its class (Lin et al. 2017): (B, K), (B,) -> scalar."""
+    """Mean of ``-(1 - p)^2 log(p)`` with p the probability of the true class (Lin et al. 2017): (B, K), (B,) -> scalar."""
     log_p = F.log_softmax(logits, dim=-1).gather(1, target[:, None])[:, 0]
     return (-((1 - log_p.exp()) ** _GAMMA) * log_p).mean()
 
@@ -165,7 +165,7 @@ def focal_loss(logits: Tensor, target: Tensor) -> Tensor:
 def apply(
     classifier: CellClassifier, rows: NDArray[np.int64], n_classes: int, batch_size: int = 64
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Logits (n, n_classes) and vectors (n, d) of cells; see `CellClassifier`."""
+    """Logits (n, n_classes) and vectors (n, d) of the cells `rows`; see `CellClassifier`."""
     classifier.eval()
     logits = np.empty((len(rows), n_classes))
     vectors: NDArray[np.float32] | None = None

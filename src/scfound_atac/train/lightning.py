@@ -1,4 +1,4 @@
-"""Training on one AnnData with Lightning: objectives as a module, cells and crops of the genome as a data module."""
+"""Train on one AnnData with Lightning: objectives as a module, cells and crops of the genome as a data module."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _VALIDATION_SEED = 20_240_607
 
 
 class BoundNet(nn.Module):
-    """A network with the coordinates of one OCR set in genome order, and the regions' factors if the network uses them.
+    """A network with the coordinates of one OCR set in genome order, and with the factors of regions if the network uses them.
 
-    Of the module of a model, scvi-tools asks for its `device`.
+    scvi-tools requires `device` of the module of a model.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class BoundNet(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.net.parameters()).device
 
     def ocrs(self, crop: slice) -> dict[str, Tensor]:
-        """What the objectives ask of a stretch of OCRs, in the words of `scfound_atac.nn.objectives.Objectives`."""
+        """The columns of a stretch of OCRs that `scfound_atac.nn.objectives.Objectives` needs, by name."""
         return {name: column[crop] for name, column in self.named_buffers(recurse=False)}
 
 
 class TrainingPlan(pl.LightningModule):
-    """A weighted sum of the objectives of `scfound_atac.nn.objectives`: AdamW, warm-up, cosine.
+    """A weighted sum of the objectives of `scfound_atac.nn.objectives`, trained by AdamW with warm-up and cosine.
 
     Parameters
     ----------
@@ -62,17 +62,17 @@ class TrainingPlan(pl.LightningModule):
     fraction_open
         Fraction of the cells in which each OCR is open, shape (L,).
     preparation
-        How counts become what the network sees: ``target_sum`` and ``log1p``.
+        How counts are prepared for the network: ``target_sum`` and ``log1p``.
     mask_fraction
         Fraction of zeros and of non-zeros that the masked objectives replace.
     lr
-        Largest learning rate of AdamW.
+        Maximum learning rate of AdamW.
     weight_decay
-        Of AdamW.
+        Weight decay of AdamW.
     n_warmup_steps
-        Steps of linear warm-up; a cosine to zero follows.
+        Number of steps of linear warm-up, which a cosine to zero follows.
     seed
-        Seed of masks and thinning. Validation always sees the same.
+        Random seed of masks and thinning. In validation they are always the same.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class TrainingPlan(pl.LightningModule):
             "counts": value,
             "total": batch["total"],
             "label": torch.full((len(value),), -1, device=value.device),
-            "seed": torch.tensor(seed),  # one generator for the batch, whose cells draw from it in turn
+            "seed": torch.tensor(seed),  # one generator for the batch, from which its cells draw in turn
         }
         return self.objectives(self.module.ocrs(crop) | {"fraction_open": self.fraction_open[crop]} | cells)[0]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of one batch; what is masked or thinned depends on the seed and the step."""
+        """Loss of one batch; masks and thinning depend on the seed and the step."""
         loss = self._loss(batch, seed=self.seed * 1_000_003 + self.global_step)
         self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["value"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Loss of one held-out batch, masked and thinned the same way each time."""
+        """Loss of one held-out batch, with the same masks and thinning each time."""
         loss = self._loss(batch, seed=_VALIDATION_SEED + batch_idx)
         self.log("validation_loss", loss, on_epoch=True, prog_bar=True, batch_size=len(batch["value"]))
 
@@ -134,15 +134,15 @@ class CellCrops(Dataset):
     Parameters
     ----------
     values
-        Counts, or prepared accessibility; columns in genome order, shape (cells, OCRs).
+        Counts, or prepared accessibility, with columns in genome order, shape (n_cells, n_ocrs).
     total
-        Sum of each whole cell, by which a crop of it is normalised; shape (cells,). A cell may have OCRs that `values` lacks, as those
-        outside the genome's order.
+        Total count of each cell, by which its crops are normalised, shape (n_cells,). It may include OCRs that are not in `values`, such as
+        those on chromosomes that the network does not know.
     crop_size
-        Neighbouring OCRs per batch; the whole genome if None or larger. Where a crop lies depends on the cells of the batch and
-        the seed alone, so that a run can be repeated.
+        Number of neighbouring OCRs per batch; all OCRs if None or larger. The position of a crop only depends on the cells of the batch and
+        the seed, so that a run can be repeated.
     seed
-        Seed of the crops.
+        Random seed of the crops.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class CellCrops(Dataset):
 
 
 class CellDataModule(pl.LightningDataModule):
-    """Splits cells into training and validation and serves batches of crops; parameters as those of `CellCrops`.
+    """Divides cells into training and validation cells, and provides batches of crops; see `CellCrops` for the parameters.
 
     Attributes
     ----------
@@ -198,13 +198,13 @@ class CellDataModule(pl.LightningDataModule):
         self._validation = CellCrops(values[self.val_idx], total[self.val_idx], crop_size, seed + 1)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled batches; the order of an epoch depends on the seed and the epoch's number."""
+        """Shuffled batches; the order depends on the seed and the number of the epoch."""
         self._train.epoch = epoch = self.trainer.current_epoch if self.trainer else 0
         generator = torch.Generator().manual_seed(self.seed + 7919 * epoch)
         return self._loader(self._train, RandomSampler(self._train, generator=generator))
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The same batches each time; none if no cell is held out."""
+        """The same batches in each epoch; none if no cell is held out."""
         return self._loader(self._validation, SequentialSampler(self._validation)) if self.n_val else []
 
     def _loader(self, cells: CellCrops, sampler: Any) -> DataLoader:

@@ -3,7 +3,7 @@
 Linear discriminant analysis with one covariance for all classes, shrunk towards that of independent features. Features are turned and
 scaled such that cells of a class scatter evenly in all directions, and only the directions in which class means differ are kept. There:
 
-- the logit of a class is minus half the squared distance to its mean, plus the log of its share of the reference;
+- the logit of a class is minus half the squared distance to its mean, plus the log of its fraction of the reference;
 - the novelty of a cell is the mean distance to its nearest reference cells, averaged over the cell's neighbours in the query, because a
   single cell is sparse and cells of a type that the reference lacks come in groups.
 
@@ -105,7 +105,7 @@ class LinearHead:
         return self.logits(self.coordinates(features)).argmax(axis=1)
 
     def distance(self, features: NDArray[np.float32], *, skip: int = 0) -> NDArray[np.float64]:
-        """Mean distance of each cell to its nearest reference cells, (n,), without the first `skip` (the cell itself, if it is one)."""
+        """Mean distance of each cell to its nearest reference cells, (n,); the first `skip` (a reference cell itself) are left out."""
         from sklearn.neighbors import NearestNeighbors
 
         n_nearest = min(_N_NEAREST + skip, len(self.reference))
@@ -116,19 +116,19 @@ class LinearHead:
     def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEIGHBORS) -> NDArray[np.float64]:
         """Distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
 
-        0 neighbours leave each cell to itself.
+        With 0 neighbours each cell is judged by itself.
         """
         from sklearn.neighbors import NearestNeighbors
 
         own = self.distance(features)
         if not n_neighbors or len(own) < 2:
             return own
-        # Neighbours by the whole of the features: a type that the reference lacks differs in other directions than known ones do.
+        # Neighbours are found by all features, because a type that the reference lacks may differ in other directions than known types.
         scaled = features - features.mean(axis=0)
         scaled = scaled / np.maximum(scaled.std(axis=0), 1e-6)
         scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
         some = np.linspace(0, len(own) - 1, min(len(own), _NEIGHBOR_CELLS)).astype(np.int64)
-        among = np.argsort(own, kind="stable")[some]  # of all sorts, and whatever the order of cells
+        among = np.argsort(own, kind="stable")[some]  # from low to high novelty, independent of the order of cells
         beside = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(among)), algorithm="brute").fit(scaled[among])
         neighbors = np.concatenate([beside.kneighbors(block, return_distance=False) for block in _blocks(scaled)])
         return own[among][neighbors].mean(axis=1)
@@ -136,10 +136,10 @@ class LinearHead:
     def judge(
         self, features: NDArray[np.float32], n_neighbors: int = _N_NEIGHBORS, *, same_ocrs: bool = True
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Novelty, and whether it is above the threshold, both (n,). Too few cells to have neighbours are judged one by one.
+        """Novelty, and whether it exceeds the threshold, both (n,). If there are too few cells for neighbours, each is judged by itself.
 
-        Other OCRs than those of the reference move all cells away from it. Most cells are then taken to be of known types: the threshold
-        moves with their median, or for few cells as far as that of the loosest class.
+        If the query has other OCRs than the reference, all its cells are farther from it. Most cells are then assumed to be of known types:
+        the threshold is shifted with their median or, for few cells, raised by the factor of the loosest class.
         """
         is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
@@ -162,7 +162,7 @@ class LinearHead:
 
 
 def _is_averaged(n_cells: int, n_neighbors: int) -> bool:
-    """Whether there are enough cells for neighbours to be of one type."""
+    """Whether there are enough cells for the neighbours of a cell to be of its type."""
     return 0 < n_neighbors <= n_cells // _CELLS_PER_NEIGHBOR
 
 
@@ -185,15 +185,15 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
     Parameters
     ----------
     features
-        Of n cells, shape (n, d).
+        Features of n cells, shape (n, d).
     codes
         Class of each cell, shape (n,).
     n_classes
-        K.
+        Number of classes, K.
     seed
-        Chooses the reference cells.
+        Random seed; it chooses the reference cells.
     """
-    # 1. Standardise, so that the unit of a feature plays no part.
+    # 1. Standardise, so that the unit of a feature does not matter. 1e-6 keeps constant features finite.
     x = features.astype(np.float64)  # (n, d)
     center = x.mean(axis=0)  # (d,)
     scale = np.maximum(x.std(axis=0), 1e-6)  # (d,)
@@ -219,7 +219,7 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
     projection = whiten @ axes[size > 1e-9 * size.max()].T if size.max() > 0 else whiten[:, -1:]  # (d, m)
     coordinates = x @ projection  # (n, m)
 
-    # 5. Reference cells for novelty, and the prior; of an absent class it is as good as zero.
+    # 5. Reference cells for novelty, and the prior, which is practically 0 for absent classes.
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:_REFERENCE_CELLS])
     log_prior = np.where(is_there, np.log(np.maximum(n_cells, 1) / len(x)), -1e9)  # (K,)
     return LinearHead(
@@ -237,7 +237,7 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
 def hold_out(
     codes: NDArray[np.int64], fraction: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to hold out, about `fraction` of each class, and the others, both rising; a class keeps at least one cell to learn from."""
+    """Sorted rows to hold out, about `fraction` of each class, and the other rows. Each class keeps at least one cell to learn from."""
     order = rng.permutation(len(codes))
     out = np.zeros(len(codes), dtype=bool)
     for code in np.unique(codes):
@@ -248,16 +248,18 @@ def hold_out(
 
 @dataclass(frozen=True)
 class HeadReport:
-    """What is known of a head from cells and classes that it was not shown.
+    """Scores of a head on cells and classes that were held out.
 
     Attributes
     ----------
     held_out
-        Calibrated probabilities of the held-out cells by a head that did not see them, (n_held_out, n_classes).
+        Calibrated probabilities of the held-out cells from a head that was fitted without them, (n_held_out, n_classes).
     auroc
-        How well novelty tells the cells of each class, left out, from the others; NaN for classes that were not tried.
+        AUROC with which novelty separates the cells of each class, when it is left out, from the others; NaN for classes that were not
+        tried.
     fraction_known_lost, fraction_unknown_found
-        At the threshold: held-out cells called unknown, and cells of a class left out that are; NaN if none was tried.
+        At the threshold, the fraction of held-out cells, and of cells of a class that was left out, that are called unknown; NaN if no
+        class was tried.
     """
 
     held_out: NDArray[np.float64]
@@ -281,31 +283,32 @@ def fit_head(
     Parameters
     ----------
     features
-        Shape (n, d).
+        Features of n cells, shape (n, d).
     codes
         Class of each cell, 0 to `n_classes` - 1, shape (n,).
     n_classes
-        At least 2, each with at least one cell that is not held out.
+        Number of classes, at least 2, each with at least one cell that is not held out.
     held_out
-        Rows that had no part in what the features were learnt from. Temperature and threshold are found with them; without any, labels are
-        not calibrated.
+        Rows that the features were not learned from. Temperature and threshold are fitted on them; without any, probabilities are not
+        calibrated.
     n_neighbors
-        Of `LinearHead.novelty`.
+        Number of neighbours for `LinearHead.novelty`.
     max_known_lost
-        Largest share of known cells that the threshold may call unknown. Below it, it is where the difference of both shares is largest.
+        Maximum fraction of known cells that the threshold may call unknown. Up to it, the threshold maximises the fraction of unknown cells
+        that are found minus the fraction of known cells that are lost.
     seed
-        Of samples.
+        Random seed of samples.
     """
     out = np.zeros(len(codes), dtype=bool)  # (n,)
     out[held_out] = True
 
-    # 1. A head of the other cells, and the temperature at which it is right about the held-out ones as often as it says.
+    # 1. A head fitted to the other cells, and the temperature that calibrates it on the held-out cells.
     part = _fit(features[~out], codes[~out], n_classes, seed)
     logits = part.logits(part.coordinates(features[out]))  # (n_held_out, K)
     t = max(temperature(logits, codes[out]), _MIN_TEMPERATURE) if out.any() else 1.0
 
-    # 2. The fraction of known cells to keep, and the distance that keeps it; higher for loose classes. Few cells cannot tell how novelty is
-    #    after averaging; the threshold of single cells is then the more careful one.
+    # 2. The fraction of known cells to keep, and the distance that keeps it, which is higher for loose classes. With few held-out cells the
+    #    distribution of averaged novelty is unknown, and the threshold of single cells is used, which calls fewer cells unknown.
     n_neighbors = n_neighbors if _is_averaged(len(held_out), n_neighbors) else 0
     level, auroc, found = _level(features, codes, n_classes, out, n_neighbors, max_known_lost, seed)
     known = out if out.any() else ~out
@@ -316,7 +319,7 @@ def fit_head(
     thresholds = np.outer([np.quantile(x, level) for x in novelty], looseness)  # (2, K)
     lost = float(np.mean(novelty[1] > thresholds[1][part.nearest(features[known])]))
 
-    # 3. The head of all cells takes these numbers over.
+    # 3. The head fitted to all cells uses these numbers.
     head = replace(
         _fit(features, codes, n_classes, seed),
         temperature=np.array(t, dtype=np.float32),
@@ -332,8 +335,8 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
     With ``a`` the mean distance of a reference cell to its nearest others, the looseness of class k is ``median(a in k) / median(a)``,
     clipped.
 
-    Cells of a loose class are far from each other, and those of a rare one from all: neither is news. But a class of a handful of
-    cells says little, and one that may be ever so loose would take in whatever is new.
+    Cells of a loose class are far from each other without being new. The looseness is clipped, because a class with an unlimited threshold
+    would accept every new type, and it is 1 for classes with few cells, which give no reliable estimate.
     """
     apart = part.distance(features, skip=1)  # (n,); the first neighbour of a reference cell is the cell itself
     looseness, general = np.ones(len(part.means)), np.median(apart)
@@ -344,7 +347,7 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
 
 
 def refit_head(head: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LinearHead:
-    """The same temperature and thresholds for features of the same kind that were learnt from all cells."""
+    """A head with the same temperature and thresholds, for features of the same kind that were learned from all cells."""
     kept = {name: getattr(head, name) for name in ("temperature", "thresholds", "typical")}
     return replace(_fit(features, codes, len(head.means), seed), **kept)
 
@@ -371,7 +374,7 @@ def _level(
     """
     from sklearn.metrics import roc_auc_score
 
-    # 1. Classes to leave out, the largest first. With one class left there are no directions in which classes differ.
+    # 1. Classes to leave out, the largest first. If only one class is left, there is no direction in which classes differ.
     rng = np.random.default_rng(seed)
     n_cells = np.bincount(codes, minlength=n_classes)  # (K,)
     tried = [c for c in np.argsort(-n_cells, kind="stable") if n_cells[c] >= _MIN_CELLS][:_MAX_CLASSES]
@@ -381,14 +384,14 @@ def _level(
     found = []
     auroc = np.full(n_classes, np.nan)  # (K,)
     for c in tried:
-        # 2. A head without the class; held-out cells of the others are known to it, those of the class are not.
+        # 2. A head without the class, for which held-out cells of the other classes are known and those of the class are unknown.
         old, rest = np.flatnonzero(out & (codes != c)), np.flatnonzero(~out & (codes != c))
         if not len(old):
             continue
         part = _fit(features[rest], codes[rest], n_classes, seed)
         new = rng.permutation(np.flatnonzero(codes == c))[:_MAX_CELLS]
 
-        # 3. Both together are the query, so that neighbours are of both kinds, as they will be.
+        # 3. Both together form the query, so that neighbours are of both kinds, as in a real query.
         novelty = part.novelty(features[np.r_[old, new]], n_neighbors=n_neighbors)  # (n_old + n_new,)
         known, unknown = np.split(novelty, [len(old)])
         relative = unknown / _looseness(part, features[rest], codes[rest])[part.nearest(features[new])]  # (n_new,)

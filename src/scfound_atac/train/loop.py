@@ -1,8 +1,8 @@
-"""The training loop: one process or many, exact resume.
+"""The training loop, for one process or many, which can be resumed exactly.
 
-Written out over `lightning.fabric.Fabric`, which brings devices, precision and DistributedDataParallel. A trainer that counts epochs would
-have to be told where in an epoch it stopped; here step `s` reads batches ``s * accumulate`` onwards, and weights, optimizer and step are
-all the state there is.
+`lightning.fabric.Fabric` provides devices, precision and DistributedDataParallel. Batches are numbered: step `s` reads the batches from
+``s * accumulate`` on. The state of a run is therefore only weights, optimizer and step, whereas a loop over epochs would also have to
+store its position in the epoch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BEST, FINAL = "best", "final"
 
 
 class NumberedBatches(Protocol):
-    """Batch `i` of an endless sequence: the process's part of it, which depends on `i` alone."""
+    """An endless sequence of batches. Batch `i` is the part of it for this process, and only depends on `i`."""
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """The `i`-th batch."""
@@ -41,32 +41,32 @@ class NumberedBatches(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How a run goes.
+    """Options of a run.
 
     Attributes
     ----------
     folder
-        What the run writes: ``log.csv``, ``last.ckpt``, ``best``, ``final``, and ``tensorboard`` if that is installed.
+        Folder for ``log.csv``, ``last.ckpt``, ``best``, ``final``, and ``tensorboard`` if that is installed.
     n_steps
-        Updates of the weights.
+        Number of updates of the weights.
     lr, n_warmup_steps
-        Largest learning rate; it warms up linearly and falls to zero along a cosine.
+        Maximum learning rate, and number of steps of linear warm-up; the rate then falls to zero along a cosine.
     clip
-        Largest norm of the gradient.
+        Maximum norm of the gradient.
     seed
-        Of dropout.
+        Random seed of dropout.
     n_validation_batches
-        0 for a run without validation, whose best network is the last.
+        Number of validation batches; with 0 there is no validation, and the best network is the last one.
     validate_every
-        Steps between two validations.
+        Number of steps between two validations.
     checkpoint_every
-        Steps between two checkpoints.
+        Number of steps between two checkpoints.
     accumulate
-        Batches per update.
+        Number of batches per update.
     n_workers
-        Processes that read batches ahead.
+        Number of processes that read batches in advance.
     precision
-        ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that has it.
+        ``"32"``, ``"bf16-mixed"``, or ``"auto"``: bf16 on a GPU that supports it.
     """
 
     folder: Path
@@ -84,38 +84,38 @@ class LoopOptions:
 
 
 def make_fabric(accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str = "auto") -> Fabric:
-    """Fabric for a run, not yet launched; `devices` "auto" is one process on a CPU, where torch uses all cores."""
+    """Fabric for a run, not yet launched. On a CPU, `devices` "auto" is one process, in which torch uses all cores."""
     if devices == "auto" and not (accelerator != "cpu" and torch.cuda.is_available()):
         devices = 1
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy)
 
 
 def own_randomness(fabric: Fabric) -> AbstractContextManager[None]:
-    """A context that leaves other code's random numbers as they were."""
+    """A context that restores the state of the global random generators at its end."""
     return torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else [])
 
 
 class TrainingLoop(ABC):
-    """One run on one process; what a network and a batch are is told by the class that derives from it.
+    """One run on one process. Derived classes define the network and the batches.
 
     Parameters
     ----------
     fabric
-        Launched.
+        A launched `lightning.fabric.Fabric`.
     plan
-        Gives the loss of a batch and its parts by name, of which ``plan.weights`` lists the names.
+        Module that returns the loss of a batch and its parts by name; ``plan.weights`` lists the names.
     optimizer
-        Of the plan's parameters.
+        Optimizer of the parameters of the plan.
     batches, validation
-        What is trained on, and the batches whose mean loss decides which network is the best.
+        Batches to train on, and batches whose mean loss decides which network is the best.
     options
-        How the run goes.
+        Options of the run.
     config
-        What tells this run from others, as plain values; kept in the checkpoint.
+        Plain values that identify the run; they are stored in the checkpoint.
     may_change
-        Keys of `config` that may differ when a run goes on.
+        Keys of `config` that may differ when a run is resumed.
     resume
-        Go on from ``last.ckpt`` if there is one.
+        Continue from ``last.ckpt`` if there is one.
 
     Raises
     ------
@@ -142,13 +142,15 @@ class TrainingLoop(ABC):
         self.batches, self.validation = batches, validation
         self.state_config, self.may_change = dict(config), may_change
         self.step, self.tokens, self.seconds, self.best = 0, 0, 0.0, float("inf")
-        self.parameters = plan.state_dict  # names without the wrapping that follows
+        self.parameters = plan.state_dict  # before setup, which adds a prefix to the names
         names: tuple[str, ...] = tuple(plan.weights)  # type: ignore[arg-type]
         self.plan, self.optimizer = fabric.setup(plan, optimizer)
         path = options.folder / CHECKPOINT
         if resume and path.is_file():
-            self._restore(load_checkpoint(path), plan)  # now, as the optimizer's state goes where the parameters lie
-        fabric.barrier()  # nobody writes before everybody has read
+            self._restore(
+                load_checkpoint(path), plan
+            )  # after setup, so that the state of the optimizer goes to the device of the parameters
+        fabric.barrier()  # no process writes before all have read
         self.bf16 = options.precision == "bf16-mixed"
         if options.precision == "auto":
             self.bf16 = fabric.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -166,11 +168,11 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def save_network(self, name: str, **facts: float) -> None:
-        """Write the network into this folder of the run; called on the first process alone."""
+        """Write the network into the folder `name` of the run; only called in the first process."""
 
     @abstractmethod
     def count_tokens(self, batch: dict[str, Any]) -> int:
-        """Tokens of a batch over all processes, from one process's part of it."""
+        """Number of tokens of a batch over all processes, given the part of one process."""
 
     def train(self) -> None:
         """Train to the last step."""
@@ -214,12 +216,12 @@ class TrainingLoop(ABC):
         self.fabric.barrier()
 
     def _stream(self) -> Iterator[dict[str, Any]]:
-        """Batches from the present step on."""
+        """Batches from the current step on."""
         options = self.options
         numbers = range(self.step * options.accumulate, options.n_steps * options.accumulate)
         loader: DataLoader = DataLoader(
             self.batches,  # type: ignore[arg-type]
-            sampler=numbers,  # a range has a length and gives the numbers in order: all that is asked of a sampler
+            sampler=numbers,  # a range has a length and yields numbers in order, which is all that a sampler needs
             batch_size=None,
             num_workers=options.n_workers,
             pin_memory=self.fabric.device.type == "cuda",
@@ -227,7 +229,7 @@ class TrainingLoop(ABC):
         return iter(loader)
 
     def _step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        """One update of the weights; what is worth logging of it."""
+        """Update the weights once, and return the values to log."""
         options = self.options
         lr = options.lr * warmup_cosine(self.step, options.n_warmup_steps, options.n_steps)
         for group in self.optimizer.param_groups:
@@ -249,7 +251,7 @@ class TrainingLoop(ABC):
         if not np.isfinite([row["loss"], float(norm)]).all():
             msg = (
                 f"Step {self.step + 1}: the loss is {row['loss']}, the norm of its gradient {float(norm)}. "
-                "Lower the learning rate, or go on from an earlier copy of the checkpoint."
+                "Lower the learning rate, or continue from an earlier copy of the checkpoint."
             )
             raise FloatingPointError(msg)
         self.optimizer.step()
@@ -257,7 +259,7 @@ class TrainingLoop(ABC):
         return row | {"lr": lr, "gradient_norm": float(norm)}
 
     def _losses(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        # Fabric's own mixed precision would round the input too, totals and coordinates of regions among it.
+        # The mixed precision of Fabric would also round the input, including totals and coordinates of regions.
         with torch.autocast(self.fabric.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self.plan(batch)
 
@@ -267,7 +269,7 @@ class TrainingLoop(ABC):
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Mean losses over the same held-out batches with the same masks every time."""
+        """Mean losses over held-out batches, which are the same with the same masks in each validation."""
         self.plan.eval()
         n_batches = self.options.n_validation_batches
         total: dict[str, Tensor] = {}
@@ -286,8 +288,8 @@ class TrainingLoop(ABC):
         is_best, is_first = loss < self.best, self.fabric.is_global_zero
         self.best = min(loss, self.best)
         if is_first:
-            row_values = (self.step, self.options.n_steps, row["loss"], loss, speed)
-            logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *row_values)
+            values = (self.step, self.options.n_steps, row["loss"], loss, speed)
+            logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *values)
         if is_first and is_best:
             self.save_network(BEST, validation_loss=loss)
 
@@ -320,7 +322,7 @@ class TrainingLoop(ABC):
             state[name] for name in ("step", "tokens", "seconds", "best")
         )
         if self.fabric.is_global_zero:
-            logger.info("going on from step %d of %d", self.step, self.options.n_steps)
+            logger.info("Continuing from step %d of %d", self.step, self.options.n_steps)
 
 
 def _progress_bar(initial: int, total: int, *, shown: bool) -> Any:

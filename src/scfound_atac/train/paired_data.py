@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
 
 SETUP_KEY = "epifoundation_setup"
-"""Where `EpiFoundation.setup_mudata` writes in ``mdata.uns``, so that what was set up is still so when it is read from a file."""
+"""Key of ``mdata.uns`` in which `EpiFoundation.setup_mudata` stores the setup, so that it is kept in files."""
 DEFAULT_SETUP = {"atac": "atac", "rna": "rna"}
 
 
 def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Check what `EpiFoundation.setup_mudata` is given; modalities and what is not None of the rest."""
+    """Check the arguments of `EpiFoundation.setup_mudata`, and return the modalities and the arguments that are not None."""
     from mudata import MuData
 
     if not isinstance(mdata, MuData):
@@ -81,7 +81,7 @@ class DataReader:
 
     @property
     def vocabularies(self) -> Vocabularies:
-        """What the ids of the network's tables stand for."""
+        """Names of the ids in the tables of the network."""
         vocabularies = self.checkpoint.vocabularies
         if vocabularies is None:
             msg = f"Model {self.checkpoint.name!r} has no vocabularies: open it with sfa.hub.load."
@@ -89,7 +89,7 @@ class DataReader:
         return vocabularies
 
     def check(self, mdata: MuData) -> None:
-        """Refuse data that the network's vocabularies say nothing of."""
+        """Refuse data whose genes or batches do not match the vocabularies of the network."""
         name, vocabularies = self.checkpoint.name, self.vocabularies
         if self.checkpoint.net.config.n_genes and not self.known_genes(mdata):
             genes = get_atac(mdata, self.setup["rna"]).var_names
@@ -108,13 +108,13 @@ class DataReader:
             raise ValueError(msg)
 
     def known_genes(self, mdata: MuData | None) -> list[str]:
-        """Genes of the data, or all without data, that the network can be asked for."""
+        """Genes that the network can predict: those of the data, or all of the vocabulary without data."""
         vocabularies = self.vocabularies
         genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
         return [gene for gene in genes if gene in vocabularies.known_genes]
 
     def cells(self, data: MuData | AnnData, genome: str | None) -> Cells:
-        """The cells' accessibility, checked; any value above zero is open."""
+        """The accessibility of the cells, checked; every value above zero counts as open."""
         declared = next((x for x in (genome, self.setup.get("genome")) if x is not None), None)
         return Cells.read(
             data,
@@ -127,7 +127,7 @@ class DataReader:
         )
 
     def tokenizer(self, cells: Cells, max_tokens: int, seed: int = 0) -> Tokenizer:
-        """What turns these cells into tokens, after checking that the vocabulary knows enough of them."""
+        """The tokenizer of these cells, after a check that the vocabulary covers enough of their open OCRs."""
         tokenizer = Tokenizer(self.vocabularies, cells.ocrs, max_tokens=max_tokens, seed=seed)
         tokenizer.coverage(chunk for _, chunk in cells.iter_rows()).check(self.checkpoint.name, cells.n_ocrs)
         return tokenizer
@@ -135,11 +135,11 @@ class DataReader:
     def batch_ids(
         self, data: MuData | AnnData, atac: AnnData, names: pd.Index, batch: str | None
     ) -> NDArray[np.int64] | None:
-        """Ids of the batches of the cells `names`, for a network that is told them; all of them `batch` if that is given."""
+        """Ids of the batches of the cells `names`, for a network that reads batches; `batch` for all cells if it is given."""
         known = self.vocabularies.batches
         if not known:
             if batch is not None:
-                msg = f"batch={batch!r}: this network was trained without batches. Leave batch out."
+                msg = f"batch={batch!r}: this network was trained without batches. Leave out batch=."
                 raise ValueError(msg)
             return None
         if batch is None and "batch_key" not in self.setup:
@@ -159,11 +159,11 @@ class DataReader:
         return np.array([known[label] for label in labels], dtype=np.int64)
 
     def paired_cells(self, mdata: MuData) -> tuple[PairedCells, pd.Index, int]:
-        """What there is to train on, the names of these cells, and how many lack one of the modalities."""
+        """The cells to train on, their names, and the number of cells that lack one of the modalities."""
         atac, rna = get_atac(mdata, self.setup["atac"]), get_atac(mdata, self.setup["rna"])
         names = paired_names(atac, rna)
         if n_unpaired := atac.n_obs + rna.n_obs - 2 * len(names):
-            logger.warning("%d cells that have one modality alone are left out of training", n_unpaired)
+            logger.warning("%d cells that have only one modality are left out of training", n_unpaired)
         atac_cells = self.cells(mdata, None)
         tokenizer = self.tokenizer(atac_cells, len(self.vocabularies.peaks))
         tokens: list[NDArray[np.int32]] = []
@@ -176,7 +176,7 @@ class DataReader:
         n_expressed = np.diff(levels.indptr)
         usable = np.array([len(cell) > 0 for cell in tokens]) & (n_expressed > 0) & (n_expressed < len(genes))
         if not usable.any():
-            msg = "No paired cell has an open peak, and genes that are expressed beside others that are not: nothing to train on."
+            msg = "There are no cells to train on: a paired cell needs an open peak, genes that are expressed, and genes that are not."
             raise ValueError(msg)
         if not usable.all():
             logger.warning(
@@ -188,7 +188,7 @@ class DataReader:
         return cells[np.flatnonzero(usable)], names[usable], n_unpaired
 
     def _levels(self, rna: AnnData, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> sparse.csr_matrix:
-        """Levels of expression, among all genes of the cells `rows`, of the genes `columns`."""
+        """Levels of expression of the genes `columns` in the cells `rows`, by quantiles over all genes of a cell."""
         layer, n_bins = self.setup.get("rna_layer"), n_levels(self.checkpoint.net.config.n_bins)
         chunks = []
         for index, chunk in iter_rows(get_matrix(rna, layer), rows=rows):
@@ -198,7 +198,7 @@ class DataReader:
 
 
 def refuse_repeated(names: pd.Index, what: str, fix: str) -> None:
-    """ValueError that names the first three of `names` that stand more than once."""
+    """Raise ValueError with the first three repeated names, if there are any."""
     repeated = names[names.duplicated()]
     if len(repeated):
         some = ", ".join(dict.fromkeys(map(str, repeated[:3])))
@@ -207,7 +207,7 @@ def refuse_repeated(names: pd.Index, what: str, fix: str) -> None:
 
 
 def paired_names(atac: AnnData, rna: AnnData, role: str = "mdata") -> pd.Index:
-    """Cells with both modalities, in the order of accessibility; a ValueError if there are none."""
+    """Names of the cells with both modalities, in the order of accessibility; raises ValueError if there are none."""
     names = atac.obs_names[atac.obs_names.isin(rna.obs_names)]
     if names.empty:
         msg = (
@@ -220,7 +220,7 @@ def paired_names(atac: AnnData, rna: AnnData, role: str = "mdata") -> pd.Index:
 
 
 def batches_of(mdata: MuData, setup: Mapping[str, str]) -> list[str]:
-    """The batches of the paired cells, sorted; none if there is no ``batch_key``."""
+    """The sorted batches of the paired cells; empty if there is no ``batch_key``."""
     if "batch_key" not in setup:
         return []
     atac = get_atac(mdata, setup["atac"])

@@ -1,4 +1,4 @@
-"""What EpiFoundation is trained on: from the open peaks of a cell to the expression of genes in the same cell."""
+"""Train EpiFoundation to predict the expression of genes from the open peaks of the same cell."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from ..nn import EpiFoundationNet
 
 N_LEVELS = 10
-"""Levels of expression that a value decoder is trained on (section 3.4)."""
-# How long a run is, and where and how fast it runs, is no part of what it is.
+"""Number of levels of expression on which a value decoder is trained (section 3.4)."""
+# Keys that may differ when a run is resumed; hardware and speed are not part of the configuration.
 _MAY_CHANGE = ("n_steps",)
 
 
 def n_levels(n_classes: int) -> int:
-    """Levels into which expression is binned for a network with so many classes; two, expressed or not, need none of their own."""
+    """Number of levels into which expression is binned, for a network with `n_classes` classes; two classes are expressed or not."""
     return n_classes if n_classes > 2 else N_LEVELS
 
 
 class PeakToGene(nn.Module):
     """Peak-to-gene alignment (bioRxiv 2025.02.05.636688, sections 3.3.3 and 3.4).
 
-    ``expression`` is the cross-entropy of the classes of expression, ``values`` the squared error of the levels, for a network with a
-    decoder of them. Both are means over the genes that a cell is asked for, then over cells; the loss is their sum.
+    ``expression`` is the cross-entropy of the classes of expression, ``values`` the squared error of the levels, if the network has a
+    decoder for them. Both are averaged over the genes of a cell and then over cells; the loss is their sum.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class PeakToGene(nn.Module):
         self.net = net
         parts = {"expression": net.config.n_bins > 0, "values": net.config.value_decoder}
         self.weights = {name: 1.0 for name, there in parts.items() if there}
-        if net.config.n_cell_types:  # it has no say here, and distributed training wants to know
+        if net.config.n_cell_types:  # the head is not used here, and distributed training needs to know that
             net.cell_type_head.requires_grad_(requires_grad=False)
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -78,7 +78,7 @@ class PeakToGene(nn.Module):
 
 @dataclass(frozen=True)
 class PeakToGeneOptions:
-    """The options of `EpiFoundation.train`, which says what they mean."""
+    """The options of `EpiFoundation.train`, which documents them."""
 
     max_epochs: int
     max_steps: int | None
@@ -106,37 +106,37 @@ class PeakToGeneOptions:
             raise ValueError(msg)
 
     def split(self, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row numbers of the cells to train on and of those held out, both in order."""
+        """Sorted row numbers of the cells to train on, and of those held out."""
         order = np.random.default_rng(self.seed).permutation(n_cells)
         n_train = max(1, round(self.train_size * n_cells))
         return np.sort(order[:n_train]), np.sort(order[n_train:])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells a run from others."""
+        """The options that identify a run."""
         names = ("batch_size", "accumulate", "lr", "n_warmup_steps", "clip", "max_genes", "train_size", "seed")
         return {name: getattr(self, name) for name in names}
 
 
 class PeakToGeneRun(TrainingLoop):
-    """A run that trains a copy of a network.
+    """A training run on a copy of a network.
 
     Parameters
     ----------
     checkpoint
         Network and vocabularies to start from.
     cells
-        To train on and to hold out.
+        Cells to train on and to hold out.
     options
-        How to train.
+        Options of training.
     fabric
-        Launched.
+        A launched `lightning.fabric.Fabric`.
     folder
-        Of the run.
+        Folder of the run.
     facts
-        Recorded with the weights; runs whose facts differ are not the same.
+        Values that are stored with the weights; runs with different values are different runs.
     resume
-        Go on from what is in the folder.
+        Continue from the checkpoint in the folder.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class PeakToGeneRun(TrainingLoop):
         )
 
     def count_tokens(self, batch: dict[str, Any]) -> int:
-        """Peaks of the batch over all processes, which the batch itself knows."""
+        """Number of peaks of the batch over all processes, which is stored in the batch."""
         return batch["n_tokens"]
 
     def save_network(self, name: str, **facts: float) -> None:

@@ -1,4 +1,4 @@
-"""Pretraining over a corpus: what is trained on what; the loop itself is in `loop.py`."""
+"""Pretrain a network on a corpus: network, objectives and data of a run; the loop is in `loop.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lightning.fabric import Fabric
 
-# What may differ when a run goes on: where and how fast it runs, and how long.
+# Keys that may differ when a run is resumed: where, how fast and how long it runs.
 _MAY_CHANGE = (
     "corpus",
     "output",
@@ -43,19 +43,22 @@ _MAY_CHANGE = (
 def pretrain(config: Mapping[str, Any] | str | Path, *, resume: bool = True) -> Path:
     """Pretrain a network on a corpus.
 
-    Writes into the folder `output`: ``log.csv`` (a row per step: loss, its parts, learning rate, tokens, seconds, validation loss),
-    ``last.ckpt`` (the run's state, replaced as a whole), ``best`` and ``final`` (the networks with the lowest validation loss and
-    after the last step, in the form that `scfound_atac.hub.load` opens), and ``tensorboard`` if that is installed.
+    The folder `output` gets these files:
 
-    A run that was killed goes on from ``last.ckpt`` and repeats the steps after it: batches, masks and dropout depend on the seed and
-    the number of the step alone, so that on the same hardware the curve is that of a run that was never killed.
+    - ``log.csv``: a row per step with loss, its parts, learning rate, tokens, seconds and validation loss
+    - ``last.ckpt``: the state of the run
+    - ``best`` and ``final``: the networks with the lowest validation loss and after the last step, for `scfound_atac.hub.load`
+    - ``tensorboard``: the same curves, if TensorBoard is installed
+
+    An interrupted run continues from ``last.ckpt`` and repeats the steps after it. Batches, masks and dropout only depend on the seed and
+    the number of the step, so that on the same hardware the result is that of a run without interruption.
 
     Parameters
     ----------
     config
-        See `PretrainConfig`; a mapping or a YAML file.
+        The configuration as a mapping or a YAML file; the training page of the documentation lists its keys.
     resume
-        Go on from ``last.ckpt`` if there is one; start over if False.
+        Continue from ``last.ckpt`` if there is one; start over if False.
 
     Returns
     -------
@@ -64,9 +67,9 @@ def pretrain(config: Mapping[str, Any] | str | Path, *, resume: bool = True) -> 
     Raises
     ------
     ValueError
-        If the configuration or the corpus is not usable, or `output` holds a run with another configuration.
+        If the configuration or the corpus is invalid, or `output` holds a run with another configuration.
     FloatingPointError
-        If the loss is no longer a number.
+        If the loss becomes infinite or NaN.
     """
     settled = read_config(config)
     fabric = make_fabric(settled.accelerator, settled.devices, settled.num_nodes, settled.strategy)
@@ -183,7 +186,7 @@ def _start(config: PretrainConfig) -> Checkpoint:
         start = replace(start, regions=Path(config.region_table))
     if config.checkpoint_activations:
         if not hasattr(start.net, "checkpoint_activations"):
-            msg = f"{type(start.net).__name__} does not checkpoint activations; leave checkpoint_activations out."
+            msg = f"{type(start.net).__name__} does not checkpoint activations; leave out checkpoint_activations."
             raise ValueError(msg)
         start.net.checkpoint_activations = True
     return start

@@ -1,4 +1,4 @@
-"""What a pretraining run leaves on disk: checkpoint, log and curves."""
+"""The files of a training run: checkpoint, log and curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG = "log.csv"
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` so that, whenever the process is killed, the old file or the new one is there whole."""
+    """Write `state`. If the process is killed meanwhile, the old file is kept."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         torch.save(dict(state), file)
@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, on CPU; tensors and plain values alone, no code."""
+    """Read what `save_checkpoint` wrote, on the CPU; only tensors and plain values are loaded, and no code."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -40,9 +40,9 @@ class RunLog:
     folder
         Folder of the run.
     columns
-        Names of the values, ``step`` first.
+        Names of the values; the first is ``step``.
     n_steps_done
-        Steps of the checkpoint that the run goes on from. Rows beyond it, of steps that were lost, are dropped.
+        Number of steps of the checkpoint from which the run continues. Later rows belong to steps that were lost, and are removed.
     """
 
     def __init__(self, folder: Path, columns: tuple[str, ...], n_steps_done: int) -> None:
@@ -61,8 +61,8 @@ class RunLog:
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=n_steps_done + 1)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append a row; columns without a value stay empty."""
-        # repr of a float is exact, so that two logs can be compared
+        """Append a row; columns without a value are empty."""
+        # The text of a float is exact, so that two logs can be compared.
         self._writer.writerow([row.get(name, "") for name in self.columns])
         self._file.flush()
         if self._board:

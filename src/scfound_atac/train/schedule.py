@@ -1,4 +1,4 @@
-"""The learning rate of a run."""
+"""The schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def warmup_cosine(step: int, n_warmup_steps: int, n_steps: int) -> float:
-    """Share of the largest learning rate at `step`, counted from 0: linear warm-up, then a cosine to zero.
+    """Fraction of the maximum learning rate at `step`, counted from 0: linear warm-up, then a cosine to zero at `n_steps`.
 
-    The warm-up takes at most a tenth of the run.
+    The warm-up takes `n_warmup_steps` steps, but at most a tenth of the run.
     """
     warmup = min(n_warmup_steps, max(1, n_steps // 10))
     if step < warmup:

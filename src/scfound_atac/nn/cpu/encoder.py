@@ -65,7 +65,7 @@ def _stride(n: int) -> int:
 
 
 class WindowWeights(NamedTuple):
-    """What `_window_pass` multiplies with."""
+    """Weights of `_window_pass`."""
 
     out_proj: np.ndarray  # of the layer before
     up: np.ndarray  # of the layer before
@@ -81,7 +81,7 @@ class WindowWeights(NamedTuple):
 
 
 class ConvWeights(NamedTuple):
-    """What `_conv_pass` multiplies with."""
+    """Weights of `_conv_pass`."""
 
     conv: np.ndarray  # (width, d)
     conv_bias: np.ndarray  # (d,)
@@ -460,7 +460,7 @@ def _pack_conv(layer: Any) -> ConvWeights:
 
 
 def supports(net: ChromFoundNet, residual: Tensor) -> bool:
-    """Whether `encode` can compute what these sizes and types ask for: float32 on CPU, no gradient, widths that fill the lanes."""
+    """Whether `encode` supports these sizes and types: float32 on the CPU, without gradient, with widths that fill the lanes."""
     config = net.config
     return (
         not torch.is_grad_enabled()

@@ -294,7 +294,7 @@ def _tile(n_rows: int, n_vectors: int) -> Any:
 
 def _has_wide_registers() -> bool:
     """Whether code is compiled for 32 registers of 16 lanes (AVX-512)."""
-    if config.CPU_NAME or config.CPU_FEATURES is not None:  # numba was told to compile for another processor
+    if config.CPU_NAME or config.CPU_FEATURES is not None:  # numba is configured to compile for another processor
         return "+avx512f" in (config.CPU_FEATURES or "")
     return bool(get_host_cpu_features().get("avx512f"))
 

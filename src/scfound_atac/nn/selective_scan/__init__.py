@@ -1,4 +1,4 @@
-"""One function, several back ends: the selective scan of Mamba-1.
+"""The selective scan of Mamba-1, with several back ends.
 
 ``torch`` is differentiable, runs everywhere and defines the result; ``numba`` is the fast CPU path; ``cuda`` is the
 compiled kernel of ``mamba-ssm``, used only when the kernel itself (not just the Python package) can be imported.
@@ -25,7 +25,7 @@ __all__ = ["available_backends", "selective_scan", "selective_scan_torch"]
 
 @cache
 def _cuda_kernel_importable() -> bool:
-    """Whether the compiled Mamba-1 kernel loads; recent ``mamba-ssm`` installs without it."""
+    """Whether the compiled Mamba-1 kernel can be loaded; recent versions of ``mamba-ssm`` may be installed without it."""
     if find_spec("mamba_ssm") is None or find_spec("selective_scan_cuda") is None:
         return False
     try:
@@ -79,7 +79,7 @@ def selective_scan(
 ) -> Tensor:
     """Selective state-space scan (Mamba, section 3.2; ChromFound section 3.2.2).
 
-    For every cell and channel, with step ``dt = delta + delta_bias`` (through softplus if asked), the state
+    For every cell and channel, with step ``dt = delta + delta_bias`` (after softplus if `delta_softplus`), the state
     ``h[t] = exp(dt[t] A) h[t-1] + dt[t] B[t] u[t]`` is read out as ``y[t] = C[t] . h[t] + D u[t]`` and gated by ``SiLU(z[t])``.
 
     Parameters
@@ -99,8 +99,8 @@ def selective_scan(
     delta_softplus
         Apply softplus to the step size.
     backend
-        ``"auto"`` takes the compiled CUDA kernel where it loads, numba on CPU (with gradients only for 16 states per
-        channel, the released size), torch otherwise.
+        ``"auto"`` uses the compiled CUDA kernel if it can be loaded, numba on the CPU (with gradients only for 16 states per channel, the
+        released size), and torch otherwise.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def selective_scan(
     Raises
     ------
     ValueError
-        For an unknown back end, or one that cannot run here.
+        If the back end is unknown or cannot run on this machine.
     """
     inputs = (u, delta, A, B, C, D, z, delta_bias)
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
