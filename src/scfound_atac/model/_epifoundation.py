@@ -95,7 +95,7 @@ class EpiFoundation:
     >>> model = sfa.model.EpiFoundation(mdata, config={"d_model": 128, "n_layers": 2})
     >>> model.train(max_epochs=20)
     >>> mdata["atac"].obsm["X_sfa"] = model.get_latent_representation()
-    >>> model.predict_expression(genes=["CD4", "CD8A"])
+    >>> model.predict_expression(genes=["MS4A1", "CCL4"])
     >>> model.save("my_model")
     >>> sfa.tl.embed(other, model="./my_model")
     """

@@ -39,8 +39,18 @@ def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     options = mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext()
     with options, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the modality of measured expression may have the same gene names
-        if old is not None:
-            del mdata.mod[key]
-            mdata.update()
         mdata.mod[key] = added
-        mdata.update()
+        _update(mdata)
+
+
+def _update(mdata: MuData) -> None:
+    """Call ``mdata.update()`` with names of the indices that it can join.
+
+    ``MuData.copy`` of version 0.3 forgets the name of the common index if there are columns beside it, and ``update`` then fails to join
+    them to those of the modalities, whose indices have kept their name.
+    """
+    for axis in ("obs", "var"):
+        names = {getattr(modality, axis).index.name for modality in mdata.mod.values()}
+        table = getattr(mdata, axis)
+        table.index = table.index.rename(names.pop() if len(names) == 1 else None)
+    mdata.update()

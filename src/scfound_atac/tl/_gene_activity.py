@@ -112,9 +112,9 @@ def gene_activity(
     --------
     >>> import scfound_atac as sfa
     >>> mdata = sfa.datasets.pbmc_multiome_sample()
-    >>> sfa.datasets.genes()  # once, 1.3 MB  # doctest: +SKIP
-    >>> sfa.tl.gene_activity(mdata)  # doctest: +SKIP
-    >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")  # doctest: +SKIP
+    >>> sfa.datasets.genes()  # once, 1.3 MB
+    >>> sfa.tl.gene_activity(mdata)
+    >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")
     """
     source = get_target(adata, modality, copy=copy)
     check_key(key_added)
