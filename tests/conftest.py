@@ -18,6 +18,18 @@ import yaml
 from anndata import AnnData
 from scipy import sparse
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    waiting = [item for item in items if item.get_closest_marker("gpu")]
+    if waiting:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in waiting:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
 CORPUS_SIZES = {"simulated": ((70, 50), 300), "real": ((60,), 120)}  # cells per file, OCRs
 
 
