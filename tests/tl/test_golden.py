@@ -25,8 +25,8 @@ from scfound_atac.hub import load
 
 N_CELLS, N_QUERY = 600, 400
 PAIRS = np.array([(0, 1), (0, 2), (3, 50), (100, 500), (222, 599), (7, 311)])
-# Rounding in float32 reaches 1e-6 of these numbers. What another release of LAPACK or of a compiler may add is far below 5e-4, and the
-# smallest change of a table or constant that matters to anyone is above it.
+# Rounding in float32 reaches 1e-6 of these numbers; another release of LAPACK or of a compiler may add to that. A constant or a table that
+# differs by hundredths moves them by more, see `test_embed_notices_a_change`.
 RTOL = 5e-4
 
 EMBEDDED: dict[str, dict[str, Any]] = {
