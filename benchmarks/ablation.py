@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import yaml
-from scfound_atac.inference._readers import MeanFactors
+from scipy import sparse
 
 import scfound_atac as sfa
-from scfound_atac.genome import get_ocrs, load_region_table
-from scfound_atac.inference import embed_mixture
+from scfound_atac.data import Cells
+from scfound_atac.genome import load_region_table
+from scfound_atac.inference.linear import MeanFactors
+from scfound_atac.inference.mixture import embed_mixture
 from zero_shot import SETS
 
 if TYPE_CHECKING:
@@ -44,25 +46,24 @@ COLUMNS = ["kmeans_ari", "kmeans_nmi", "leiden_best_nmi", "knn"]
 N_COMPONENTS = 30
 
 
-class UnitMeanFactors(MeanFactors):
-    """The linear prior in the place of the network."""
+def linear_mixture(adata: ad.AnnData) -> np.ndarray:
+    """The mixture with the linear prior in the place of the network."""
+    cells = Cells.read(adata)
+    factors = MeanFactors(load_region_table().lookup(cells.ocrs).factors)
+    n_open = np.maximum(sparse.csr_matrix(adata.X).getnnz(axis=0), 1)
+    idf = np.log(len(cells) / n_open).astype(np.float32)
 
-    def __call__(self, counts, weighted, idf):
-        """Cell vectors of length 1."""
-        vectors = super().__call__(counts, weighted, idf)
+    def read(counts: sparse.csr_matrix) -> np.ndarray:
+        vectors = factors.read(counts, counts, idf)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-
-def linear_mixture(cells: ad.AnnData) -> np.ndarray:
-    reader = UnitMeanFactors(load_region_table().lookup(get_ocrs(cells.var)).factors)
     vectors, _, _ = embed_mixture(
-        cells.X.tocsr(),
-        reader,
-        prepare=lambda rows: rows,
+        cells,
+        read,
         mix=0.67,
-        kept=np.ones(cells.n_vars, dtype=bool),
+        kept=np.ones(cells.n_ocrs, dtype=bool),
         n_components=N_COMPONENTS,
-        fit_rows=np.arange(cells.n_obs),
+        fit_rows=np.arange(len(cells)),
         progress=False,
     )
     return vectors

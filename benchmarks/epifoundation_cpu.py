@@ -17,7 +17,7 @@ import torch
 
 from scfound_atac.data import Vocabularies
 from scfound_atac.hub import Checkpoint
-from scfound_atac.inference import PeakSetRunner
+from scfound_atac.inference.epifoundation import PeakSetRunner
 from scfound_atac.nn import EpiFoundationConfig, EpiFoundationNet
 
 if TYPE_CHECKING:

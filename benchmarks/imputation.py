@@ -26,7 +26,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import scfound_atac as sfa
 from scfound_atac.genome import get_ocrs
-from scfound_atac.inference import cell_reader
+from scfound_atac.inference.region_set import NetworkVectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,9 +67,9 @@ def imputed(thin: ad.AnnData, model: str, cells: np.ndarray) -> np.ndarray:
 
 def fold_changes(thin: ad.AnnData, cells: np.ndarray) -> np.ndarray:
     checkpoint = sfa.hub.load("region-set")
-    reader = cell_reader(checkpoint, checkpoint.region_table().lookup(get_ocrs(thin.var)), reconstruction=True)
+    reader = NetworkVectors(checkpoint, checkpoint.region_table().lookup(get_ocrs(thin.var)), reconstruction=True)
     counts = sparse.csr_matrix(thin.X)[cells]
-    return reader(counts, counts, np.ones(thin.n_vars, dtype=np.float32)) @ reader.keys.T
+    return reader(counts) @ reader.keys.T
 
 
 def methods(

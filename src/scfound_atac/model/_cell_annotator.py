@@ -214,7 +214,10 @@ class CellAnnotator:
         labels = [labels[i] for i in present]
 
         run = {"device": device, "progress": settings.progress_bar}
-        checkpoint = self.checkpoint
+        checkpoint, kind = self.checkpoint, kind_of(self.checkpoint)
+        # A network that is read on the CPU can be fine-tuned on a GPU all the same.
+        read_on = device if mode == "probe" or kind.runs_on_devices else "auto"
+        kind.check_device(read_on, "auto", batch_size)
         paper: dict[str, Any] = {}
         history: list[dict[str, float]] = []
         if mode == "probe":
@@ -229,7 +232,9 @@ class CellAnnotator:
         if mode == "paper":
             seen = {"all": paper.pop("vectors")}
         else:
-            read = features(cells, batch_size=batch_size, seed=self.seed, **run)  # type: ignore[arg-type]
+            read = features(
+                cells, device=read_on, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar
+            )
             seen = {"all": read.all(), "known": read.known}
         fitted = {
             name: fit_head(
