@@ -33,15 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 CORPUS_SIZES = {"simulated": ((70, 50), 300), "real": ((60,), 120)}  # cells per file, OCRs
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what is marked `gpu` where there is none; on such a machine it runs with all the others."""
-    if item.get_closest_marker("gpu"):
-        import torch
-
-        if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA GPU")
-
-
 def _directory(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
     if not value or not Path(value).is_dir():
