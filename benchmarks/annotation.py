@@ -228,8 +228,8 @@ def unknown_rows(pair: Pair, args: argparse.Namespace) -> Iterator[dict[str, Any
                         **run,
                         "auroc_novelty": roc_auc_score(is_new, told.novelty),
                         "auroc_confidence": roc_auc_score(is_new, -told.confidence),
-                        "share_new_flagged": is_flagged[is_new].mean(),
-                        "share_known_flagged": is_flagged[~is_new].mean(),
+                        "fraction_new_flagged": is_flagged[is_new].mean(),
+                        "fraction_known_flagged": is_flagged[~is_new].mean(),
                         "seconds": time.perf_counter() - start,
                     }
                     finished.add(row)
@@ -270,7 +270,7 @@ def label_table(rows: list[dict[str, Any]]) -> str:
 
 def unknown_table(rows: list[dict[str, Any]]) -> str:
     table = pd.DataFrame(rows)
-    names = ["auroc_novelty", "auroc_confidence", "share_new_flagged", "share_known_flagged"]
+    names = ["auroc_novelty", "auroc_confidence", "fraction_new_flagged", "fraction_known_flagged"]
     parts = []
     for (level, n_neighbors), some in table.groupby(["labels", "n_neighbors"], sort=False):
         mean = {"left_out": f"mean of {len(some)}", "n_cells": "", **some[names].mean()}

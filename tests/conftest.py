@@ -18,16 +18,19 @@ import yaml
 from anndata import AnnData
 from scipy import sparse
 
-CORPUS_SIZES = {"simulated": ((70, 50), 300), "real": ((60,), 120)}  # cells per file, OCRs
 
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what is marked `gpu` where there is none; on such a machine it runs with all the others."""
-    if item.get_closest_marker("gpu"):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    waiting = [item for item in items if item.get_closest_marker("gpu")]
+    if waiting:
         import torch
 
         if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA GPU")
+            for item in waiting:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+CORPUS_SIZES = {"simulated": ((70, 50), 300), "real": ((60,), 120)}  # cells per file, OCRs
 
 
 def _directory(variable: str, what: str) -> Path:

@@ -206,7 +206,7 @@ def test_column_that_is_missing(folder: Path) -> None:
 
 def test_a_file_that_is_no_anndata(folder: Path) -> None:
     (folder / "simulated_0.h5ad").write_bytes(b"something else")
-    with pytest.raises(ValueError, match="no AnnData file"):
+    with pytest.raises(ValueError, match="not an AnnData file"):
         Corpus(folder)
 
 

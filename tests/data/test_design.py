@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -84,9 +82,7 @@ def test_random_cells_are_not_blamed_and_take_no_time(n_open: int) -> None:
     ocrs = pd.DataFrame(
         {"chrom": np.repeat([f"chr{i}" for i in range(1, 11)], n_ocrs // 10), "start": start, "end": start + 500}
     )
-    begin = time.perf_counter()
     assert check_design(counts, ocrs) is None
-    assert time.perf_counter() - begin < 3  # 0.4 s on a machine that does nothing else
 
 
 def test_few_or_no_cells(cells: tuple) -> None:

@@ -75,7 +75,7 @@ def test_own_folder(server: Any, tmp_path: Path) -> None:
 
 def test_changed_file_is_refused(server: Any, tmp_path: Path) -> None:
     server.body = BED + b"chr2\t1\t2\tC\t0\t+\tENSG3\tTEC\n"
-    with pytest.raises(ValueError, match=r"another checksum.*genes_grch38\.bed.*was removed.*do not use it"):
+    with pytest.raises(ValueError, match=r"a wrong checksum.*genes_grch38\.bed.*was removed.*do not use it"):
         sfa.datasets.genes(progress=False)
     assert list((tmp_path / "cache" / "genes").iterdir()) == []
 

@@ -48,9 +48,9 @@ def test_read_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "match"),
     [
-        ("weights.bin:", "../weights.bin:", "no plain name"),
-        ("tiny:", "a/b:", "no plain name"),
-        ("bundled: null", "bundled: ../x", "no plain name"),
+        ("weights.bin:", "../weights.bin:", "not a plain name"),
+        ("tiny:", "a/b:", "not a plain name"),
+        ("bundled: null", "bundled: ../x", "not a plain name"),
         ("bundled: null", "bundled: tiny", "either be bundled or have files"),
         ("sha256: null", "sha256: abc", "64 lower-case hexadecimal digits"),
         ("licence: MIT", "license: MIT", "incomplete or has an unknown field"),

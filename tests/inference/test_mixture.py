@@ -144,8 +144,16 @@ def test_equal_cells_are_an_error(counts, n_cells) -> None:
 def test_an_empty_cell_is_finite(counts) -> None:
     x = counts.toarray()
     x[4] = 0
-    assert np.isfinite(embedded(x)[0]).all()
+    vectors, basis, _ = embedded(x)
+    assert np.isfinite(vectors).all()
+    k = basis.axes.shape[1]
+    of_regions = Reader()(np.zeros((1, N_OCRS)))[0]  # nothing is added by the counts
+    np.testing.assert_allclose(vectors[4], of_regions @ basis.rotation[k:] - basis.shift, atol=1e-5)
 
 
 def test_few_cells_give_fewer_components(counts) -> None:
-    assert embedded(counts[:4], n_components=50)[0].shape == (4, 3)
+    vectors, _, ratio = embedded(counts[:4], n_components=50)
+    assert vectors.shape == (4, 3)
+    assert ratio.sum() == pytest.approx(1)
+    np.testing.assert_allclose(vectors.mean(axis=0), 0, atol=1e-5)  # all four are what was fitted
+    np.testing.assert_allclose(vectors.var(axis=0) / vectors.var(axis=0).sum(), ratio, atol=1e-4)

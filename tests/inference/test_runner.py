@@ -14,7 +14,7 @@ from scfound_atac.inference.chromfound import Runner
 
 
 def run(checkpoint: Checkpoint, ocrs: pd.DataFrame, values: sparse.csr_matrix, **options) -> np.ndarray:
-    return Runner(checkpoint, ocrs, device="cpu", **options)(values)
+    return Runner(checkpoint, ocrs, **({"device": "cpu"} | options))(values)
 
 
 @pytest.mark.parametrize("pooling", ["hidden_mean", "reconstruction"])
@@ -119,3 +119,132 @@ def test_no_gpu_here(checkpoint: Checkpoint, ocrs: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="torch sees no CUDA GPU"):
         Runner(checkpoint, ocrs, device="cuda")
     assert Runner(checkpoint, ocrs, device="auto").device.type == "cpu"
+
+
+# On a GPU, and with its memory
+
+# Convolutions of a GPU multiply with ten bits (TF32) unless they are told not to.
+GPU_CLOSE = 5e-3
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Makes a forward pass of more than `most` cells fail as on a GPU; the sizes that were tried."""
+    tried, forward = [], Runner._run
+
+    def run_if_it_fits(self: Runner, values: torch.Tensor, *, bf16: bool) -> torch.Tensor:
+        tried.append(len(values))
+        if len(values) > most:
+            msg = "CUDA out of memory."
+            raise torch.cuda.OutOfMemoryError(msg)
+        return forward(self, values, bf16=bf16)
+
+    monkeypatch.setattr(Runner, "_run", run_if_it_fits)
+    return tried
+
+
+def test_batches_are_halved_until_they_fit(checkpoint, ocrs, values, monkeypatch, caplog) -> None:
+    expected = run(checkpoint, ocrs, values, batch_size=16)
+    tried = short_of_memory(monkeypatch, 5)
+    runner = Runner(checkpoint, ocrs, device="cpu", batch_size=16)
+    with caplog.at_level("INFO", logger="scfound_atac"):
+        found = runner(values)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert tried == [16, 8, 4, 4, 4, 4, 4, 4]  # 24 cells, none of them twice
+    assert runner.batch_size == 4
+    assert "GPU memory is short: 4 cells per batch from here on" in caplog.text
+    runner(values[:8])
+    assert tried[8:] == [4, 4]  # what fits is remembered
+
+
+def test_memory_that_is_short_in_the_middle(checkpoint, ocrs, values, monkeypatch) -> None:
+    """Another process took the memory after the first batch: cells that are done are kept."""
+    expected = run(checkpoint, ocrs, values, batch_size=16)
+    calls, forward = [], Runner._run
+
+    def run_once_short(self: Runner, values: torch.Tensor, *, bf16: bool) -> torch.Tensor:
+        calls.append(len(values))
+        if len(calls) == 2:
+            msg = "CUDA out of memory."
+            raise torch.cuda.OutOfMemoryError(msg)
+        return forward(self, values, bf16=bf16)
+
+    monkeypatch.setattr(Runner, "_run", run_once_short)
+    found = Runner(checkpoint, ocrs, device="cpu", batch_size=16)(values)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert calls == [16, 8, 8]
+
+
+def test_one_cell_that_does_not_fit(checkpoint, ocrs, values, monkeypatch) -> None:
+    tried = short_of_memory(monkeypatch, 0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        Runner(checkpoint, ocrs, device="cpu", batch_size=8)(values)
+    assert tried == [8, 4, 2, 1]
+
+
+@pytest.fixture
+def little_memory():
+    """At most 200 MiB of the GPU."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(0) + 200 * 2**20) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+@pytest.mark.gpu
+def test_a_full_gpu(checkpoint, little_memory, caplog) -> None:
+    """256 cells of 4,000 OCRs take about a gigabyte, a cell a few megabytes."""
+    rng = np.random.default_rng(0)
+    start = 10_000 * np.arange(4_000)
+    many = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + 500})
+    cells = sparse.random(256, 4_000, 0.05, "csr", dtype=np.float32, random_state=rng)
+    runner = Runner(checkpoint, many, device="cuda", precision="fp32", batch_size=256)
+    with caplog.at_level("INFO", logger="scfound_atac"):
+        found = runner(cells)
+    assert "GPU memory is short" in caplog.text
+    assert 1 <= runner.batch_size < 256
+    expected = Runner(checkpoint, many, device="cpu", batch_size=8)(cells[-16:])
+    np.testing.assert_allclose(found[-16:], expected, atol=GPU_CLOSE * np.abs(expected).max())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pooling", ["hidden_mean", "reconstruction", "cell_vector"])
+def test_gpu_equals_cpu(checkpoint, ocrs, values, pooling) -> None:
+    expected = run(checkpoint, ocrs, values, pooling=pooling)
+    found = run(checkpoint, ocrs, values, pooling=pooling, device="cuda", precision="fp32")
+    np.testing.assert_allclose(found, expected, atol=GPU_CLOSE * np.abs(expected).max())
+
+
+@pytest.mark.gpu
+def test_bf16_of_a_gpu_is_near(checkpoint, ocrs, values) -> None:
+    exact, rounded = (
+        run(checkpoint, ocrs, values, precision=p, device="cuda", pooling="reconstruction") for p in ("fp32", "bf16")
+    )
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.gpu
+def test_auto_precision_keeps_its_promise(checkpoint, ocrs, values) -> None:
+    """bf16 is taken only if the vector of each cell of the first batch agrees with that of fp32."""
+    runner = Runner(checkpoint, ocrs, device="cuda", batch_size=len(np.diff(values.indptr)))
+    if not torch.cuda.is_bf16_supported():
+        assert runner.bf16 is False
+        return
+    assert runner.bf16 is None
+    found = runner(values)
+    assert runner.bf16 in (True, False)
+    exact = run(checkpoint, ocrs, values, device="cuda", precision="fp32")
+    if not runner.bf16:
+        np.testing.assert_allclose(found, exact, atol=1e-5 * np.abs(exact).max())
+    a, b = found - found.mean(0), exact - exact.mean(0)
+    cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    assert cosine.min() >= 0.998  # 0.999 is asked for; atomics of a GPU add in another order each time
+
+
+@pytest.mark.gpu
+def test_a_network_goes_from_one_device_to_the_other(checkpoint, ocrs, values) -> None:
+    expected = run(checkpoint, ocrs, values)
+    run(checkpoint, ocrs, values, device="cuda")
+    np.testing.assert_allclose(run(checkpoint, ocrs, values, device="cpu"), expected, atol=1e-6)

@@ -16,7 +16,10 @@ from anndata.tests.helpers import assert_equal
 from scipy import sparse
 
 import scfound_atac as sfa
+from scfound_atac.data import Cells
+from scfound_atac.inference.kinds import kind_of
 from scfound_atac.model import RNAPredictor
+from scfound_atac.train.expression_head import apply_expression_head
 
 TYPES = ("B", "Mono", "NK", "T")
 GENES = [f"GENE{i}" for i in range(8)]
@@ -256,7 +259,14 @@ def test_other_ocrs_alone_rest_on_the_backbone(predictor, query, caplog):
     with caplog.at_level(logging.WARNING, logger="scfound_atac"):
         told = predictor.predict(far)
     assert "the prediction rests on the backbone alone" in caplog.text
-    assert np.isfinite(told.to_numpy()).all()
+    # the head sees the backbone's vectors, and the mean in place of what was not measured
+    vectors = kind_of(predictor.checkpoint).cell_vectors(Cells.read(far), device="cpu", progress=False)
+    scaling, width = predictor._scaling, vectors.shape[1]
+    seen = np.zeros((far.n_obs, len(scaling["x_mean"])), dtype=np.float32)
+    seen[:, :width] = (vectors - scaling["x_mean"][:width]) / scaling["x_scale"][:width]
+    expected = apply_expression_head(predictor._net, seen, np.arange(len(GENES)))
+    np.testing.assert_allclose(told, expected * scaling["y_scale"] + scaling["y_mean"], atol=1e-4)
+    assert (told.std() > 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -270,6 +280,7 @@ def test_one_cell_and_empty_cells(mdata, query, tiny_backbones, kind):
     some.X = sparse.csr_matrix(counts)
     told = model.predict(some)
     assert np.isfinite(told.to_numpy()).all()
+    np.testing.assert_allclose(told.iloc[0], told.iloc[5], atol=1e-5)
     pd.testing.assert_frame_equal(told.drop(index=told.index[[0, 5]]), every.drop(index=every.index[[0, 5]]), atol=1e-4)
 
 
@@ -278,7 +289,11 @@ def test_empty_cells_in_training(make_pair, tiny_backbones):
     counts = mdata["atac"].X.toarray()
     counts[::10] = 0
     mdata["atac"].X = sparse.csr_matrix(counts)
-    assert np.isfinite(trained(mdata, tiny_backbones["chromfound"], max_epochs=2).predict(mdata).to_numpy()).all()
+    model = trained(mdata, tiny_backbones["chromfound"], max_epochs=2)
+    assert sum(model.report[f"n_cells_{name}"] for name in ("train", "validation", "test")) == 60
+    told = model.predict(mdata).to_numpy()
+    np.testing.assert_allclose(told[::10], np.repeat(told[:1], 6, axis=0), atol=1e-5)
+    assert (np.delete(told, np.arange(0, 60, 10), axis=0).std(axis=0) > 1e-3).all()
 
 
 # ---------------------------------------------------------------- errors

@@ -168,3 +168,42 @@ def test_available_backends() -> None:
     assert set(names) <= {"torch", "numba", "cuda"}
     if not torch.cuda.is_available():
         assert "cuda" not in names
+
+
+# On a GPU
+
+
+def on_gpu(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: t.cuda() for key, t in inputs.items()}
+
+
+def on_gpu_value_and_gradients(inputs, **kwargs) -> dict[str, torch.Tensor]:
+    def scan(**moved):
+        return selective_scan(**on_gpu(moved), **kwargs).cpu()
+
+    return value_and_gradients(scan, inputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optional", [OPTIONAL, ("D",), ()], ids="-".join)
+@pytest.mark.parametrize("shape", [(2, 5, 16, 1), (1, 7, 16, 33), (3, 4, 16, 300)], ids=str)
+@pytest.mark.parametrize("backend", ["torch", "cuda", "auto"])
+def test_gpu_equals_recurrence(backend: str, shape: tuple[int, ...], optional: tuple[str, ...]) -> None:
+    """Values and gradients of each back end that runs on a GPU are those of the reference."""
+    if backend not in (*available_backends(), "auto"):
+        pytest.skip("mamba-ssm is not installed with its CUDA kernel")
+    inputs = random_inputs(*shape, optional=optional)
+    found = on_gpu_value_and_gradients(inputs, delta_softplus=True, backend=backend)
+    expected = value_and_gradients(step_by_step, {key: t.double() for key, t in inputs.items()}, delta_softplus=True)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():  # the kernel takes exponentials that are rounded more
+        atol = 1e-3 * max(1.0, float(tensor.abs().max()))
+        torch.testing.assert_close(found[key].double(), tensor, atol=atol, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.gpu
+def test_auto_on_a_gpu_takes_no_back_end_of_the_cpu() -> None:
+    inputs = on_gpu(random_inputs(1, 2, 16, 20))
+    assert selective_scan(**inputs, delta_softplus=True).is_cuda
+    with pytest.raises(ValueError, match="numba scan runs on CPU"):
+        selective_scan(**inputs, backend="numba")

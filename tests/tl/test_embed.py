@@ -275,7 +275,12 @@ def test_basis_reproduces_the_reference(folder):
     del again.obsm["X_sfa"]
     again.varm.clear()
     np.testing.assert_allclose(embedded(again, folder, basis=reference), expected, atol=1e-4 * np.abs(expected).max())
-    assert embedded(query, folder, basis=reference).shape == (N_CELLS, 10)
+    # a query's place does not depend on the cells it comes with, and is not that of axes of its own
+    projected, alone = embedded(query, folder, basis=reference), embedded(query.copy(), folder, n_components=10)
+    together = ad.concat([make_cells(), query], index_unique="-")
+    together.var, together.uns = reference.var[["chrom", "start", "end"]].copy(), {"genome": "GRCh38"}
+    assert_same_up_to_rounding(embedded(together, folder, basis=reference), np.vstack([expected, projected]))
+    assert np.abs(np.abs(projected) - np.abs(alone)).max() > 0.05 * np.abs(projected).max()
 
 
 def test_one_cell_with_basis(folder):
@@ -391,11 +396,30 @@ def test_reconstruction_of_one_cell_is_that_among_others(folder):
 
 
 def test_thirty_cells_give_fewer_components(folder):
-    assert embedded(make_cells(n_cells=30), folder, n_components=50).shape == (30, 29)
+    """29 components hold all there is between 30 cells."""
+    adata, whole = make_cells(n_cells=30), make_cells(n_cells=30)
+    vectors = embedded(adata, folder, n_components=50)
+    assert vectors.shape == (30, 29)
+    assert adata.uns["sfa"]["variance_ratio"].sum() == pytest.approx(1, abs=1e-4)
+    if sfa.hub.load(folder).model_class != "RegionSet":  # a mixture is no projection of one vector per cell
+        distances = [
+            np.linalg.norm(x[1:] - x[:1], axis=1) for x in (vectors, embedded(whole, folder, n_components=None))
+        ]
+        np.testing.assert_allclose(*distances, rtol=1e-3)
 
 
 def test_one_cell_whole_vector(folder):
-    assert embedded(make_cells(n_cells=1), folder, n_components=None).shape == (1, N_OCRS)
+    one = make_cells()[3].copy()
+    vector = embedded(one, folder, n_components=None)
+    assert vector.shape == (1, N_OCRS)
+    if is_network(folder):
+        assert_same_up_to_rounding(vector, embedded(make_cells(), folder, n_components=None)[3:4])
+    elif folder == "biosample-prior":  # all its open OCRs weigh the same
+        factors = sfa.genome.load_region_table().lookup(one.var).factors.astype(np.float64)
+        u, _, vt = np.linalg.svd(factors, full_matrices=False)
+        mean = factors[one.X.toarray()[0] > 0].mean(axis=0)
+        np.testing.assert_allclose(vector[0], u @ vt @ mean, atol=1e-4 * np.abs(vector).max())
+    assert vector.std() > 0
 
 
 def test_empty_cells_are_reported(folder, caplog):
@@ -405,6 +429,8 @@ def test_empty_cells_are_reported(folder, caplog):
         vectors = embedded(adata, folder, n_components=10)
     assert "2 of 60 cells have no open OCR" in caplog.text
     assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5 * np.abs(vectors).max())
+    assert (np.linalg.norm(vectors[2:] - vectors[0], axis=1) > 1e-3 * np.abs(vectors).max()).all()
 
 
 def test_scaffolds_and_mitochondria_are_left_out(folder, caplog):
@@ -525,12 +551,21 @@ def test_bad_options(folder, kwargs, error, says):
 
 def test_pooling_belongs_to_the_kind_of_model(folder):
     known = {"ChromFound": {"hidden_mean", "reconstruction"}, "RegionSet": {"mixture", "reconstruction"}}
+    found = {}
     for pooling in ("hidden_mean", "mixture", "profile", "reconstruction"):
         if pooling in known.get(sfa.hub.load(folder).model_class, {"profile"}):
-            assert embedded(make_cells(), folder, pooling=pooling, n_components=5).shape == (N_CELLS, 5)
+            adata = make_cells()
+            found[pooling] = embedded(adata, folder, pooling=pooling, n_components=5)
+            assert adata.uns["sfa"]["params"]["pooling"] == pooling
             continue
         with pytest.raises(ValueError, match=f"Unknown pooling '{pooling}' for model .* use 'auto' or one of"):
             embedded(make_cells(), folder, pooling=pooling)
+    first, *others = [
+        pooling for pooling in ("hidden_mean", "mixture", "profile", "reconstruction") if pooling in found
+    ]
+    np.testing.assert_array_equal(found[first], embedded(make_cells(), folder, n_components=5))
+    for other in others:
+        assert np.abs(found[other] - found[first]).max() > 1e-3 * np.abs(found[first]).max()
 
 
 def test_a_mixture_has_no_whole_vector(folder):
@@ -570,8 +605,12 @@ def test_interrupt_leaves_adata_as_it_was(folder, monkeypatch):
 def test_real_cells_need_no_declaration(folder, data_dir):
     """Genome recognised, layer of real counts, no labels: the one-line call."""
     adata = ad.read_h5ad(data_dir / "bone_marrow_atac.h5ad")[:40].copy()
+    declared = adata[:, ::-1].copy()
+    declared.uns["genome"] = "GRCh38"
     sfa.tl.embed(adata, model=folder, n_components=10)
-    assert np.isfinite(adata.obsm["X_sfa"]).all()
+    vectors = adata.obsm["X_sfa"]
+    assert_same_up_to_rounding(vectors, embedded(declared, folder, n_components=10))
+    assert (np.linalg.norm(vectors[1:] - vectors[:-1], axis=1) > 1e-3 * np.abs(vectors).max()).all()
 
 
 def test_share_of_known_ocrs_is_recorded():

@@ -127,9 +127,21 @@ def test_networks_are_those_that_hub_opens(finished: Path) -> None:
 
 
 def test_saved_network_embeds(finished: Path) -> None:
-    adata = sfa.datasets.pbmc_multiome_sample()["atac"][:30].copy()
-    sfa.tl.embed(adata, model=finished / "final", n_components=5, device="cpu")
-    assert adata.obsm["X_sfa"].shape == (30, 5)
+    """With the weights that the run ended with, which are not those it began with."""
+    parameters = load_checkpoint(finished / "last.ckpt")["parameters"]
+    for name, tensor in weights(finished / "final").items():
+        assert torch.equal(tensor, parameters[f"net.{name}"]), name
+    vectors = {}
+    final = sfa.hub.load(finished / "final")
+    torch.manual_seed(0)
+    untrained = replace(final, net=type(final.net)(final.net.config).eval())
+    for name, model in (("final", finished / "final"), ("loaded", final), ("untrained", untrained)):
+        adata = sfa.datasets.pbmc_multiome_sample()["atac"][:30].copy()
+        sfa.tl.embed(adata, model=model, n_components=None, device="cpu")
+        vectors[name] = adata.obsm["X_sfa"]
+    np.testing.assert_array_equal(vectors["final"], vectors["loaded"])
+    assert np.abs(vectors["final"] - vectors["untrained"]).max() > 1e-3
+    assert vectors["final"].std(axis=0).max() > 1e-4  # cells differ
 
 
 def test_training_lowers_the_loss(corpus_folder: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class Tokenizer:
     def _tokens(self, rows: sparse.csr_matrix) -> sparse.csr_matrix:
         """Tokens of cells as the columns that are set: (cells, n_peaks)."""
         tokens = _is_open(rows) @ self._transfer
-        tokens.sort_indices()  # so that the order of the data's columns plays no part
+        tokens.sort_indices()  # so that the order of columns does not matter
         return tokens
 
     def coverage(self, chunks: Iterable[sparse.csr_matrix]) -> Coverage:

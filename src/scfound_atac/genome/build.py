@@ -277,9 +277,9 @@ def check_genome(ocrs: pd.DataFrame, genome: str | None = None, *, role: str = "
     grch38, hg19 = evidence.grch38, evidence.hg19
     msg = (
         f"Cannot recognise the genome build of {len(ocrs)} OCRs of {role}: {grch38.fraction:.0%} overlap accessible regions known on "
-        f"GRCh38 and {hg19.fraction:.0%} those on hg19, no clear lead over each other and over places beside them ({grch38.background:.0%} "
-        f"and {hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are on GRCh38, say so: "
-        f"{_declare(role)}."
+        f"GRCh38 and {hg19.fraction:.0%} those on hg19, which differs too little from each other and from shifted OCRs "
+        f"({grch38.background:.0%} and {hg19.background:.0%}). They may be of another species, or bins that cover the genome. If they are "
+        f"on GRCh38, say so: {_declare(role)}."
     )
     raise ValueError(msg)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     CellReader = Callable[[csr_matrix], NDArray[np.float32]]  # counts (cells, L) -> cell vectors of length 1 (cells, d)
 
-# Norm of the cell vectors beside that of the counts, which is at most 1. Chosen while looking at the scores of both bone-marrow
+# Norm of the cell vectors, where that of the counts is at most 1. It was chosen while looking at the scores of both bone-marrow
 # donors, PBMC, a multiome bone marrow and simulated cell lines (docs/benchmark.md says so too).
 DEFAULT_MIX = 0.67
 # Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.

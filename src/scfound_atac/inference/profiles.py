@@ -168,7 +168,7 @@ def only(rows: csr_matrix, kept: NDArray[np.bool_]) -> csr_matrix:
 def _weights(
     weighted: csr_matrix, vectors: NDArray[np.float32], keys: NDArray[np.float32], mix: float | None
 ) -> tuple[float, float]:
-    """Factors that give both parts, centred, the wanted Frobenius norms: 1 and `mix`. A part that all cells share keeps its size."""
+    """Factors that scale both parts, centred, to Frobenius norms 1 and `mix`. A part that is equal in all cells is not scaled."""
     if mix is None:
         return 0.0, 1.0
     vectors, gram = vectors.astype(np.float64), keys.T.astype(np.float64) @ keys

@@ -432,6 +432,7 @@ def _gene_vectors(checkpoint: Checkpoint, genes: list[str]) -> tuple[torch.Tenso
     if is_known.any():
         ids = vocabularies.gene_ids([gene for gene, known in zip(genes, is_known.tolist(), strict=True) if known])
         with torch.inference_mode():
-            found = checkpoint.net.embed_genes(*map(torch.from_numpy, ids))
-        vectors[is_known] = found
+            where = next(checkpoint.net.parameters()).device  # where cells were read, possibly a GPU
+            found = checkpoint.net.embed_genes(*(torch.from_numpy(x).to(where) for x in ids))
+        vectors[is_known] = found.cpu()
     return vectors, is_known

@@ -11,7 +11,7 @@ Glossary (paper symbol: meaning)
     n       states per channel (d_state, 16)
 
 Where paper and released code differ, this file computes what the released weights need: the half-window shift, the two
-LayerNorms and the MLP beside the window attention are in the released model only.
+LayerNorms, and the MLP after the window attention, only exist in the released model.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Glossary (paper symbol: meaning)
 There are no positions: a token consists of a peak and its chromosome, so that the order of tokens does not matter.
 
 Where paper and released code differ, this file computes what the released weights need: a LayerNorm after every table, a BatchNorm
-over the sum of the tables, and the batch vector beside the cell vector in the value decoder too.
+over the sum of the tables, and the batch vector as a second input of the value decoder too.
 """
 
 from __future__ import annotations

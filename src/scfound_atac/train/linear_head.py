@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 _SHRINKAGE = 0.3
 # Added to that mean variance, so that there is something to divide by where cells of a class do not scatter at all.
 _MIN_VARIANCE = 1e-6
-# Novelty is the mean distance to so many reference cells: more are steadier, but a rare class has few of its own.
+# Number of nearest reference cells whose mean distance is the novelty: more are more stable, but a rare class has few cells.
 _N_NEAREST = 5
-# It is averaged over so many cells of the query, as one cell is sparse.
+# Number of neighbouring cells of the query over which novelty is averaged, because one cell is sparse.
 _N_NEIGHBORS = 15
-# A query needs so many cells per neighbour: among fewer, the neighbours of a cell are of other types.
+# Minimum number of query cells per neighbour: with fewer, the neighbours of a cell are of other types.
 _CELLS_PER_NEIGHBOR = 10
 # Time and memory: reference cells that novelty is measured to, query cells among which neighbours are sought, rows of a distance table.
 _REFERENCE_CELLS, _NEIGHBOR_CELLS, _ROWS = 5_000, 20_000, 4_096
-# Smallest temperature. Where all held-out cells come out right, the likelihood alone would have every other cell predicted with certainty.
+# Minimum temperature. If all held-out cells are predicted correctly, the likelihood alone would make all other predictions certain.
 _MIN_TEMPERATURE = 0.5
-# Cells from which a class can tell that it is loose, as fewer say little; and the factor by which its threshold may be higher for it, as a
-# class that may be ever so loose takes in whatever is new.
+# Minimum number of cells of a class for an estimate of its looseness, and the maximum factor by which its threshold is raised, because a
+# class with an unlimited threshold accepts every new type.
 _MIN_LOOSE_CELLS, _MAX_LOOSENESS = 10, 1.5
-# Cells of a query whose median tells how far other OCRs move all of them.
+# Minimum number of query cells whose median estimates how much other OCRs increase the novelty of all of them.
 _MIN_TYPICAL_CELLS = 50
-# The threshold is found with so many classes at most, the largest ones, and so many cells of the class that is left out, at most and at
-# least: a head is fitted for each, and fewer cells give no usable fraction.
+# Maximum number of classes that are left out in turn, the largest ones, which bounds the number of fitted heads; maximum and minimum
+# number of cells of such a class, as fewer cells give no usable fraction.
 _MAX_CLASSES, _MAX_CELLS, _MIN_CELLS = 50, 500, 5
 # Names of arrays in folders written before version 0.2.
 _OLD_NAMES = {"log_share": "log_prior"}
