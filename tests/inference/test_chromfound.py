@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from scipy.spatial.distance import pdist
 
 from scfound_atac.data import Cells, prepare_rows
 from scfound_atac.inference import chromfound
@@ -96,8 +97,11 @@ def test_one_cell_with_a_basis(runner: Runner, values) -> None:
 
 
 def test_basis_decides_the_number_of_components(runner: Runner, values) -> None:
-    axes = PCA(np.zeros(70, dtype=np.float32), np.zeros((70, 3), dtype=np.float32))
-    assert embed(values, runner, 50, axes=axes).vectors.shape == (24, 3)
+    rng, whole = np.random.default_rng(0), embed(values, runner, None).vectors
+    axes = PCA(rng.normal(size=70).astype(np.float32), rng.normal(size=(70, 3)).astype(np.float32))
+    expected = (whole - axes.mean) @ axes.components
+    found = embed(values, runner, 50, axes=axes).vectors
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_cells_are_prepared(runner: Runner, values) -> None:
@@ -147,7 +151,10 @@ def test_nothing_is_left_on_disk_after_an_error(
 
 
 def test_fewer_cells_than_components(runner: Runner, values) -> None:
-    assert embed(values[:4], runner, 50).vectors.shape == (4, 3)
+    """Three components hold all there is between four cells."""
+    found, whole = embed(values[:4], runner, 50).vectors, embed(values[:4], runner, None).vectors
+    assert found.shape == (4, 3)
+    np.testing.assert_allclose(pdist(found), pdist(whole), rtol=1e-4)
 
 
 def test_one_cell_without_a_basis(runner: Runner, values) -> None:
