@@ -35,8 +35,9 @@ $(DOCSTAMP): $(STAMP)
 demo: $(STAMP)  ## embed real cells with the bundled weights, compare with TF-IDF + LSI, draw a UMAP
 	$(BIN)/python scripts/demo.py
 
+# A process per core, each with one thread: threads of several processes would only wait for each other.
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## code style, types, layers of imports
 	$(BIN)/ruff check .
