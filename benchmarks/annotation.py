@@ -1,4 +1,4 @@
-"""Labels of one donor's cells told from those of another, and cells of classes that the reference lacks.
+"""Labels of one donor's cells predicted from those of another, and cells of classes that the reference lacks.
 
     python benchmarks/annotation.py --data DIR --out FOLDER [--sets SET ...] [--methods NAME ...] [--seeds 3]
 
@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 class Method:
     """A `CellAnnotator` and how it is trained."""
 
-    backbone: str = "region-set"
+    model: str = "region-set"
     mode: str = "probe"
     measured: bool = True
     options: dict[str, Any] = field(default_factory=dict)
@@ -148,7 +148,7 @@ def scored(pair: Pair, probabilities: pd.DataFrame) -> dict[str, float]:
 def described(pair: Pair, data: str, method: str, seed: int) -> dict[str, Any]:
     spec = METHODS.get(method)
     settings = spec.options if spec else {}
-    weights = sfa.hub.load(spec.backbone).sha256[:8] if spec and spec.backbone != "EpiFoundation" else "none"
+    weights = sfa.hub.load(spec.model).sha256[:8] if spec and spec.model != "EpiFoundation" else "none"
     return {
         "data": data,
         "method": method,
@@ -169,10 +169,10 @@ def probabilities_of(pair: Pair, method: str, seed: int) -> tuple[pd.DataFrame, 
         table = sfa.bench.annotation_baselines(*pair, LABELS, methods=[method], seed=seed)[method]
     else:
         spec = METHODS[method]
-        backbone: Any = (
-            new_epifoundation(pair.reference, seed) if spec.backbone == "EpiFoundation" else sfa.hub.load(spec.backbone)
+        model: Any = (
+            new_epifoundation(pair.reference, seed) if spec.model == "EpiFoundation" else sfa.hub.load(spec.model)
         )
-        annotator = sfa.model.CellAnnotator(backbone, measured=spec.measured, seed=seed)
+        annotator = sfa.model.CellAnnotator(model, measured=spec.measured, seed=seed)
         annotator.train(pair.reference, LABELS, mode=spec.mode, **spec.options)
         table = annotator.predict(pair.query).probabilities
     return table, time.perf_counter() - start
@@ -222,12 +222,12 @@ def unknown_rows(pair: Pair, args: argparse.Namespace) -> Iterator[dict[str, Any
                     annotator = sfa.model.CellAnnotator(seed=args.seed).train(
                         reference, LABELS, n_neighbors=n_neighbors
                     )
-                    told = annotator.predict(pair.query)
-                    is_flagged = (told.labels == "unknown").to_numpy()
+                    prediction = annotator.predict(pair.query)
+                    is_flagged = (prediction.labels == "unknown").to_numpy()
                     row = {
                         **run,
-                        "auroc_novelty": roc_auc_score(is_new, told.novelty),
-                        "auroc_confidence": roc_auc_score(is_new, -told.confidence),
+                        "auroc_novelty": roc_auc_score(is_new, prediction.novelty),
+                        "auroc_confidence": roc_auc_score(is_new, -prediction.confidence),
                         "fraction_new_flagged": is_flagged[is_new].mean(),
                         "fraction_known_flagged": is_flagged[~is_new].mean(),
                         "seconds": time.perf_counter() - start,

@@ -55,7 +55,7 @@ SCORES = ("gene_pearson", "gene_spearman", "gene_ccc", "flat_pearson", "mse")
 class Method:
     """An `RNAPredictor`."""
 
-    backbone: str = "region-set"
+    model: str = "region-set"
     head: str = "mlp"
     measured: bool = True
 
@@ -114,9 +114,9 @@ def best_activity(split: Split, genes: Path) -> tuple[pd.Series, str]:
     for normalize, weights in ACTIVITY:
         sfa.tl.gene_activity(atac, genes=genes, normalize=normalize, weights=weights)
         names = atac.uns["gene_activity"]["genes"].index
-        told = pd.DataFrame(atac.obsm["gene_activity"].toarray(), split.test, names)
-        told = told.reindex(columns=truth.columns, fill_value=0)
-        found.append((sfa.bench.expression_scores(truth, told), f"normalize {normalize}, weights {weights}"))
+        prediction = pd.DataFrame(atac.obsm["gene_activity"].toarray(), split.test, names)
+        prediction = prediction.reindex(columns=truth.columns, fill_value=0)
+        found.append((sfa.bench.expression_scores(truth, prediction), f"normalize {normalize}, weights {weights}"))
     return max(found, key=lambda pair: pair[0]["gene_pearson"])
 
 
@@ -147,7 +147,7 @@ def run_method(split: Split, method: str, args: argparse.Namespace, seed: int) -
         scores, chosen = best_activity(split, genes_of(args))
     elif method in (*BASELINES, UPPER_BOUND):
         atac = split.mdata["atac"]
-        told = sfa.bench.rna_baselines(
+        prediction = sfa.bench.rna_baselines(
             atac[split.learning].copy(),
             atac[split.test].copy(),
             methods=[method],
@@ -155,14 +155,14 @@ def run_method(split: Split, method: str, args: argparse.Namespace, seed: int) -
             labels_key=LABELS,
             seed=seed,
         )[method]
-        scores = sfa.bench.expression_scores(truth, told)
+        scores = sfa.bench.expression_scores(truth, prediction)
     else:
         spec = METHODS[method]
-        backbone: Any = spec.backbone if spec.backbone != "EpiFoundation" else new_epifoundation(split, args, seed)
-        predictor = sfa.model.RNAPredictor(backbone, head=spec.head, measured=spec.measured, seed=seed)
+        model: Any = spec.model if spec.model != "EpiFoundation" else new_epifoundation(split, args, seed)
+        predictor = sfa.model.RNAPredictor(model, head=spec.head, measured=spec.measured, seed=seed)
         predictor.train(split.mdata, split_key=split.split_key)
-        told = predictor.predict(split.mdata["atac"][split.test].copy())
-        scores = sfa.bench.expression_scores(truth, told)
+        prediction = predictor.predict(split.mdata["atac"][split.test].copy())
+        scores = sfa.bench.expression_scores(truth, prediction)
         best = max(predictor.report["history"], key=lambda epoch: epoch["validation_gene_pearson"])
         chosen, validation = f"epoch {best['epoch']}", best["validation_gene_pearson"]
     seconds = time.perf_counter() - start
@@ -176,9 +176,9 @@ def run_method(split: Split, method: str, args: argparse.Namespace, seed: int) -
 
 def weights_of(method: str) -> str:
     spec = METHODS.get(method)
-    if spec is None or spec.backbone == "EpiFoundation":
+    if spec is None or spec.model == "EpiFoundation":
         return "none"
-    return sfa.hub.load(spec.backbone).sha256[:8]
+    return sfa.hub.load(spec.model).sha256[:8]
 
 
 def all_rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
