@@ -148,7 +148,7 @@ def test_expression_that_cannot_be_predicted(pair: tuple[MuData, MuData]) -> Non
         baselines(train, test, methods=["magic"])  # type: ignore[list-item]
     with pytest.raises(KeyError, match="no column 'louvain'"):
         baselines(train, test, labels_key="louvain", methods=["cell-type-mean"])
-    with pytest.raises(ValueError, match="pass expression="):
+    with pytest.raises(ValueError, match="pass it as expression="):
         baselines(train["atac"], test, methods=["ridge-lsi"])
     with pytest.raises(KeyError, match="no modality 'gex'"):
         baselines(train, test, methods=["ridge-lsi"], rna_modality="gex")

@@ -72,7 +72,7 @@ def test_every_kind_is_tested(model_of) -> None:
 def test_recipe(adata, model_of, model, recipe) -> None:
     name = model_of(model).name
     refused(
-        adata, model_of(model), (f"Model {name!r} has no option recipe={recipe!r}", "Leave recipe out"), recipe=recipe
+        adata, model_of(model), (f"Model {name!r} has no option recipe={recipe!r}", "Leave out recipe="), recipe=recipe
     )
 
 
@@ -84,7 +84,7 @@ def test_unknown_recipe(adata, model_of, recipe) -> None:
 @pytest.mark.parametrize("model", ON_CPU)
 @pytest.mark.parametrize(("option", "value"), [("precision", "bf16"), ("batch_size", 8), ("device", "meta")], ids=str)
 def test_options_of_networks_on_a_gpu(adata, model_of, model, option, value) -> None:
-    says = (f"Model {model_of(model).name!r} has no option {option}={value!r}", f"Leave {option} out")
+    says = (f"Model {model_of(model).name!r} has no option {option}={value!r}", f"Leave out {option}=")
     refused(adata, model_of(model), says, **{option: value})
 
 
@@ -157,11 +157,11 @@ def test_linear_models_carry_no_head(model_of, model, head) -> None:
 @pytest.mark.parametrize(
     ("model", "mode", "option", "says"),
     [
-        ("region-set", "paper", {}, "'tiny' comes with no head of a paper: use mode='probe' or 'finetune'"),
-        ("region-set", "finetune", {"crop_size": 50}, "crop_size=50 is for a ChromFound"),
-        ("epifoundation", "finetune", {"crop_size": 50}, "crop_size=50 is for a ChromFound"),
-        ("epifoundation", "paper", {"crop_size": 50}, "crop_size=50 is for a ChromFound"),
-        ("chromfound", "paper", {"crop_size": 50}, "crop_size=50 is for a ChromFound with mode='finetune'"),
+        ("region-set", "paper", {}, "'tiny' has no head from a paper: use mode='probe' or 'finetune'"),
+        ("region-set", "finetune", {"crop_size": 50}, "crop_size=50 only applies to ChromFound"),
+        ("epifoundation", "finetune", {"crop_size": 50}, "crop_size=50 only applies to ChromFound"),
+        ("epifoundation", "paper", {"crop_size": 50}, "crop_size=50 only applies to ChromFound"),
+        ("chromfound", "paper", {"crop_size": 50}, "crop_size=50 only applies to ChromFound with mode='finetune'"),
     ],
 )
 def test_fine_tuning(adata, model_of, model, mode, option, says) -> None:
@@ -291,7 +291,7 @@ def test_a_fifth_kind_imputes_and_carries_a_head(adata, fifth) -> None:
 
 def test_a_kind_says_what_it_lacks(adata, fifth) -> None:
     """What a kind does not have is a refusal where it says so, and an error in its file where it does not."""
-    with pytest.raises(ValueError, match="'toy' comes with no head of a paper"):
+    with pytest.raises(ValueError, match="'toy' has no head from a paper"):
         CellAnnotator(fifth).train(adata, "cell_type", mode="paper")
     with pytest.raises(TypeError, match="Depth"):
         CellAnnotator(fifth).train(adata, "cell_type", mode="finetune")

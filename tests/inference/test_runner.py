@@ -151,7 +151,7 @@ def test_batches_are_halved_until_they_fit(checkpoint, ocrs, values, monkeypatch
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert tried == [16, 8, 4, 4, 4, 4, 4, 4]  # 24 cells, none of them twice
     assert runner.batch_size == 4
-    assert "GPU memory is short: 4 cells per batch from here on" in caplog.text
+    assert "Not enough GPU memory: using 4 cells per batch from here on" in caplog.text
     runner(values[:8])
     assert tried[8:] == [4, 4]  # what fits is remembered
 
@@ -202,7 +202,7 @@ def test_a_full_gpu(checkpoint, little_memory, caplog) -> None:
     runner = Runner(checkpoint, many, device="cuda", precision="fp32", batch_size=256)
     with caplog.at_level("INFO", logger="scfound_atac"):
         found = runner(cells)
-    assert "GPU memory is short" in caplog.text
+    assert "Not enough GPU memory" in caplog.text
     assert 1 <= runner.batch_size < 256
     expected = Runner(checkpoint, many, device="cpu", batch_size=8)(cells[-16:])
     np.testing.assert_allclose(found[-16:], expected, atol=GPU_CLOSE * np.abs(expected).max())

@@ -145,7 +145,7 @@ def annotate(
         trained = CellAnnotator(model, seed=seed)
     else:
         if reference is not None or finetune_options:
-            msg = "A trained annotator= has its labels already: leave reference= and options of training out."
+            msg = "A trained annotator= already has its labels: leave out reference= and options of training."
             raise ValueError(msg)
         trained = annotator if isinstance(annotator, CellAnnotator) else CellAnnotator.load(annotator)
         keys = annotation_keys(key_added or trained.labels_key)
