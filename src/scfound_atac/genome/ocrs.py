@@ -124,7 +124,8 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
     no_chrom = names.isna().to_numpy()
     spelled = normalize_chromosomes(names)
     codes, unique = pd.factorize(spelled)
-    no_chrom |= np.array([str(name).lower() in _MISSING for name in unique], dtype=bool)[codes]
+    # not in place: what pandas gives out may be read-only
+    no_chrom = no_chrom | np.array([str(name).lower() in _MISSING for name in unique], dtype=bool)[codes]
     bounds, faults = [], [(no_chrom, f'no chromosome in {where}["{chrom}"]')]
     broken = np.zeros(len(var), dtype=bool)
     for column in (start, end):
@@ -136,7 +137,7 @@ def _column_source(var: pd.DataFrame, where: str, chrom: Any, start: Any, end: A
                 (is_missing, f'no number in {where}["{column}"]'),
                 (is_broken, f'no whole number in {where}["{column}"]'),
             ]
-            broken |= is_broken
+            broken = broken | is_broken
             # Text that is not a number counts as invalid, not as missing.
             lost = np.flatnonzero(is_missing)
             is_word = [str(value).strip().lower() not in (*_MISSING, "nat") for value in var[column].iloc[lost]]
@@ -234,7 +235,7 @@ def _differences(a: _Source, b: _Source) -> Bools:
     """Rows for which two sources give different positions. A difference of one base is due to the way of counting."""
     differ = a.ocrs["chrom"].to_numpy() != b.ocrs["chrom"].to_numpy()
     for column in ("start", "end"):
-        differ |= np.abs(a.ocrs[column].to_numpy() - b.ocrs[column].to_numpy()) > 1
+        differ = differ | (np.abs(a.ocrs[column].to_numpy() - b.ocrs[column].to_numpy()) > 1)
     return _comparable(a, b) & differ
 
 
