@@ -164,7 +164,8 @@ def _is_gff(fields: list[str]) -> bool:
 def _as_bed(path: Path, header: list[str] | None, rows: list[list[str]]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame(columns=header or list(_BED))
-    table = pd.DataFrame(rows, dtype=object)
+    width = max(map(len, rows))  # lines may have fields that others lack
+    table = pd.DataFrame([row + [None] * (width - len(row)) for row in rows], dtype=object)
     if header is not None:
         if len(header) < table.shape[1]:
             msg = f"{str(path)!r} names {len(header)} columns, and its lines have {table.shape[1]}."

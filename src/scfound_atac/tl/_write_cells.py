@@ -116,7 +116,9 @@ def _writable(table: pd.DataFrame) -> pd.DataFrame:
     for name in table:
         column = table[name]
         is_text = column.dtype == object and column.dropna().map(lambda value: isinstance(value, str)).all()
-        if (is_text and column.hasnans) or isinstance(column.dtype, pd.StringDtype):
+        # Text of pandas 3 (missing values are NaN) is written as it is, nullable text (they are pd.NA) is not.
+        is_nullable = isinstance(column.dtype, pd.StringDtype) and column.dtype.na_value is pd.NA
+        if ((is_text or isinstance(column.dtype, pd.StringDtype)) and column.hasnans) or is_nullable:
             table[name] = pd.Categorical(column.astype(object).where(column.notna(), None))
     if not all(isinstance(name, str) for name in table.index):
         table.index = table.index.astype(str)
