@@ -6,7 +6,7 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from scfound_atac._anndata import check_values, count_kind, get_atac, get_column, get_matrix, refuse_normalised
+from scfound_atac._anndata import check_values, count_kind, get_atac, get_column, get_matrix
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -41,12 +41,6 @@ def test_check_values(bad):
     with pytest.raises(ValueError, match=r"cell 1, gene 1.*not be scaled"):
         check_values(chunk, "X", column="gene")
     check_values(abs(chunk[:1]), "X")
-
-
-def test_refuse_normalised():
-    refuse_normalised(np.array([[0, 3]]), "X", ".")
-    with pytest.raises(ValueError, match=r"^X holds values .* is already normalised; use counts\.$"):
-        refuse_normalised(np.array([[0, 0.5]]), "X", "; use counts.")
 
 
 @pytest.mark.filterwarnings("ignore")

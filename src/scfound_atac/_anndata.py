@@ -349,13 +349,6 @@ def check_values(
     raise ValueError(msg)
 
 
-def refuse_normalised(matrix: Any, where: str, fix: str) -> None:
-    """Raise ValueError if a sample of the cells of `matrix`, named `where`, has values that are not counts; `fix` is advice."""
-    if count_kind(matrix) == "normalised":
-        msg = f"{where} holds values that are not whole numbers, so it is already normalised{fix}"
-        raise ValueError(msg)
-
-
 def count_kind(matrix: Any, *, n_rows: int = 1000, seed: int = 0) -> CountKind:
     """Find out from a sample of cells which kind of counts a matrix holds.
 

@@ -8,7 +8,7 @@ import pytest
 
 from scfound_atac.genome import CHROMOSOME_SIZES, CHROMOSOMES, check_genome, get_ocrs, liftover, read_chain
 from scfound_atac.genome.build import declared_genome
-from scfound_atac.genome.ocrs import checked_ocrs
+from scfound_atac.genome.ocrs import read_ocrs
 
 SETS = [
     "a549_multiome.h5mu",
@@ -113,15 +113,15 @@ def test_scaffolds_do_not_count():
         check_genome(ocrs)
 
 
-def test_checked_ocrs() -> None:
+def test_read_ocrs() -> None:
     var = pd.DataFrame(index=["chr1:1-2", "chr2-5-9"])
-    assert checked_ocrs(var, None, "hg38", "hg19")["start"].tolist() == [1, 5]
+    assert read_ocrs(var, uns_genome="hg38")["start"].tolist() == [1, 5]
     with pytest.raises(ValueError, match="hg19"):
-        checked_ocrs(var, "hg19", "GRCh38")
+        read_ocrs(var, genome="hg19", uns_genome="GRCh38")
     with pytest.raises(ValueError, match="too few"):
-        checked_ocrs(var)
+        read_ocrs(var)
     with pytest.raises(ValueError, match="1 of 2 OCRs repeat"):
-        checked_ocrs(var.set_axis(["chr1:1-2", "1-1-2"], axis=0), "GRCh38")
+        read_ocrs(var.set_axis(["chr1:1-2", "1-1-2"], axis=0), genome="GRCh38")
 
 
 @pytest.mark.parametrize(

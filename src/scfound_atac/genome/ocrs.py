@@ -283,6 +283,7 @@ def _mend(a: _Source, b: _Source, where: str) -> str:
             ways.append(f"if {right.label} are right, drop the others: del {where}[{own[-1]!r}]")
         else:
             chrom, *bounds = (f"{where}[{column!r}].astype(str)" for column in right.columns)
+            # A column such as 10x's "interval" holds whole names, and has no bounds to add.
             names = " + ".join([chrom, *(f'"{gap}" + {bound}' for gap, bound in zip(":-", bounds, strict=False))])
             ways.append(f"if {right.label} are right, rename: {index} = {names}")
     return "; ".join(ways) + "."
@@ -445,11 +446,6 @@ def read_ocrs(
     refuse_duplicates(ocrs, role=role, is_table=is_table)
     check_genome(ocrs, declared, role=role)
     return ocrs
-
-
-def checked_ocrs(var: pd.DataFrame, *genomes: str | None) -> pd.DataFrame:
-    """`read_ocrs` with the first of `genomes` that is not None as the declared build."""
-    return read_ocrs(var, genome=next((genome for genome in genomes if genome is not None), None))
 
 
 def ocr_names(ocrs: pd.DataFrame) -> pd.Index:

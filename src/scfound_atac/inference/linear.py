@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from ..data import Cells
+    from ..genome import KnownRegions
+    from .profiles import ProfileReader
 
 # Ridge penalty of the imputed profile, as a fraction of the mean variance of a factor.
 _RIDGE = 0.1
@@ -43,22 +45,7 @@ class _Linear(Kind):
         order = self.genome_order(cells)
         known = self.checkpoint.region_table().lookup(cells.ocrs)
         check_known(known, self.name, needed=self.needs_regions)
-        axes = space = None
-        if basis is not None:
-            axes, space = profile_basis(basis, cells, order)
-        vectors, axes, space = embed_profiles(
-            cells,
-            self.factors(known.factors),
-            mix=self.checkpoint.mix,
-            kept=is_known(order, cells.n_ocrs),
-            n_components=request.n_components,  # type: ignore[arg-type]
-            fit_rows=request.fit_rows(cells),
-            axes=axes,
-            space=space,
-            seed=request.seed,
-            progress=request.progress,
-        )
-        return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
+        return embed_by_profiles(cells, request, basis, self.factors(known.factors), self.checkpoint.mix, known, order)
 
     def openness(self, cells: Cells, request: Request) -> Openness:
         """Openness by groups of cells from the embedding; only the cells of a group determine how open an OCR is in it."""
@@ -67,15 +54,31 @@ class _Linear(Kind):
         return group_openness(self, cells, request, None)
 
 
-def embedded_profiles(
-    vectors: NDArray[np.float32],
-    axes: PCA | None,
-    space: ProfileSpace,
-    order: NDArray[np.int64],
+def embed_by_profiles(
     cells: Cells,
-    fraction_known: float,
+    request: Request,
+    basis: Basis | None,
+    reader: ProfileReader,
+    mix: float | None,
+    known: KnownRegions,
+    order: NDArray[np.int64],
 ) -> Embedded:
-    """The result of `embed_profiles` with OCRs in genome order, and the values that another embedding on these axes needs."""
+    """Embed cells by their profiles, on the axes of `basis` if there is one; see `embed_profiles` for `reader` and `mix`."""
+    axes = space = None
+    if basis is not None:
+        axes, space = profile_basis(basis, cells, order)
+    vectors, axes, space = embed_profiles(
+        cells,
+        reader,
+        mix=mix,
+        kept=is_known(order, cells.n_ocrs),
+        n_components=request.n_components,  # type: ignore[arg-type]
+        fit_rows=request.fit_rows(cells),
+        axes=axes,
+        space=space,
+        seed=request.seed,
+        progress=request.progress,
+    )
     return Embedded(
         vectors if axes is not None else vectors[:, order],
         order,
@@ -85,7 +88,7 @@ def embedded_profiles(
         params={
             "device": "cpu",
             "precision": "fp32",
-            "fraction_known": fraction_known,
+            "fraction_known": float(known.found[order].mean()),
             "signal": space.signal,
             "knowledge": space.knowledge,
         },

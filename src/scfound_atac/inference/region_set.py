@@ -13,10 +13,9 @@ from tqdm.auto import tqdm
 
 from ..data import prepare_rows
 from .kind import Basis, Embedded, Kind, Openness, Request, is_known
-from .linear import embedded_profiles, profile_basis
+from .linear import embed_by_profiles
 from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
 from .pca import PCA
-from .profiles import embed_profiles
 from .regions import check_known, idf_table, read_idf
 
 if TYPE_CHECKING:
@@ -90,22 +89,8 @@ class RegionSet(Kind):
     ) -> Embedded:
         """The predicted log fold change of each OCR over the mean cell, or the principal components of it."""
         check_known(known, self.name, needed=True)
-        axes = space = None
-        if basis is not None:
-            axes, space = profile_basis(basis, cells, order)
-        vectors, axes, space = embed_profiles(
-            cells,
-            NetworkVectors(self.checkpoint, known, reconstruction=True),
-            mix=None,
-            kept=is_known(order, cells.n_ocrs),
-            n_components=request.n_components,  # type: ignore[arg-type]
-            fit_rows=request.fit_rows(cells),
-            axes=axes,
-            space=space,
-            seed=request.seed,
-            progress=request.progress,
-        )
-        return embedded_profiles(vectors, axes, space, order, cells, float(known.found[order].mean()))
+        reader = NetworkVectors(self.checkpoint, known, reconstruction=True)
+        return embed_by_profiles(cells, request, basis, reader, None, known, order)
 
     def openness(self, cells: Cells, request: Request) -> Openness:
         """Openness by groups of cells from the embedding; the prediction of the network counts as additional cells of a group."""
