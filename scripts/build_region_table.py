@@ -29,8 +29,11 @@ from build import is_blood
 _OUT = Path(__file__).parents[1] / "src" / "scfound_atac" / "genome" / BUNDLED_TABLE
 
 
-def factors(ranks, n_factors: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right singular vectors (bins, n_factors), unit variance, and singular values of the TF-IDF of biosamples x bins."""
+def factors(ranks, n_factors: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the TF-IDF of biosamples x bins: right singular vectors (bins, n_factors) of unit variance, singular values, and loadings.
+
+    The product of the vectors with the loadings (n_biosamples, n_factors) is the TF-IDF, as far as so few factors give it.
+    """
     n_biosamples, n_bins = ranks.shape
     n_open = np.bincount(ranks.indices, minlength=n_bins)
     weighted = ranks.astype(np.float32)
@@ -42,8 +45,11 @@ def factors(ranks, n_factors: int) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = np.linalg.eigh(gram)
     values, vectors = values[::-1][:n_factors], vectors[:, ::-1][:, :n_factors]
     table = weighted.T @ vectors
-    table *= np.sign(table.sum(axis=0))
-    return table / table.std(axis=0), np.sqrt(values)
+    sign = np.sign(table.sum(axis=0))
+    table *= sign
+    vectors = vectors * sign
+    scale = table.std(axis=0)
+    return table / scale, np.sqrt(values), vectors * scale
 
 
 def main() -> None:
@@ -63,12 +69,15 @@ def main() -> None:
     order = genome_order(ocrs)
     ranks = biosamples.X.tocsr()[:, order]
     ranks.eliminate_zeros()
-    table, singular = factors(ranks, args.n_factors)
+    table, singular, loadings = factors(ranks, args.n_factors)
     step = np.minimum(args.step * singular[0] / singular, 2.0).astype(np.float32)
     quantised = np.clip(np.round(table / step), -127, 127).astype(np.int8)
     n_open = np.bincount(ranks.indices, minlength=ranks.shape[1]).astype(np.uint8)
     bins = ocrs.iloc[order][["chrom", "start", "end"]].reset_index(drop=True)
-    region_table = RegionTable(bins, np.ascontiguousarray(quantised.T), step, n_open, ranks.shape[0])
+    names = tuple(biosamples.obs["biosample"].astype(str))
+    region_table = RegionTable(
+        bins, np.ascontiguousarray(quantised.T), step, n_open, ranks.shape[0], names, loadings.astype(np.float32)
+    )
     region_table.save(args.out)
     print(
         f"{args.out}: {len(bins):,} bins x {args.n_factors} factors from {ranks.shape[0]} biosamples, {args.out.stat().st_size:,} bytes"

@@ -39,6 +39,7 @@ _NUMBERS = frozenset(
         "lr",
         "weight_decay",
         "max_known_lost",
+        "min_confidence",
     )
 )
 _NONE = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum"))

@@ -37,9 +37,11 @@ def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
 
 @dataclass(frozen=True)
 class AnnotationKeys:
-    """Keys of predicted labels: three columns of ``obs``, an array in ``obsm``, and a record in ``uns``."""
+    """Keys of predicted labels: five columns of ``obs``, an array in ``obsm``, and a record in ``uns``."""
 
     labels: str
+    best: str
+    terms: str
     confidence: str
     novelty: str
     probabilities: str
@@ -56,7 +58,13 @@ def annotation_keys(key: str) -> AnnotationKeys:
     """
     check_key(key, "cell_type")
     return AnnotationKeys(
-        f"{key}_pred", f"{key}_confidence", f"{key}_novelty", f"{key}_probabilities", f"{key}_annotation"
+        labels=f"{key}_pred",
+        best=f"{key}_best",
+        terms=f"{key}_ontology_term_id",
+        confidence=f"{key}_confidence",
+        novelty=f"{key}_novelty",
+        probabilities=f"{key}_probabilities",
+        uns=f"{key}_annotation",
     )
 
 

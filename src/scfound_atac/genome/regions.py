@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._chromosomes import CHROMOSOMES, chromosome_ids
+from ._chromosomes import CHROMOSOMES, along_genome
 from ._intervals import overlaps
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class RegionTable:
         Number of biosamples in which the bin is open, shape (n_bins,).
     n_biosamples
         Number of biosamples from which the table was built.
+    biosamples, loadings
+        Names of these, and their coordinates in the space of the factors, (n_biosamples, n_factors): a region is open in those with which
+        the product of its factors is large. Empty in tables of versions before 0.2.
     """
 
     bins: pd.DataFrame
@@ -70,6 +73,8 @@ class RegionTable:
     step: NDArray[np.float32]
     n_open: NDArray[np.uint8]
     n_biosamples: int
+    biosamples: tuple[str, ...] = ()
+    loadings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
 
     @property
     def n_factors(self) -> int:
@@ -84,7 +89,7 @@ class RegionTable:
     @cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Starts of the bins on a line along the genome, sorted; the numbers of these bins; and the width of the widest bin."""
-        place = _along_genome(self.bins["chrom"], self.bins["start"])
+        place = along_genome(self.bins["chrom"], self.bins["start"])
         order = np.argsort(place, kind="stable")
         return place[order], order, int((self.bins["end"] - self.bins["start"]).max())
 
@@ -92,8 +97,8 @@ class RegionTable:
         """Sorted numbers of the bins that may overlap an OCR. To search all bins for a few OCRs would take most of the time."""
         place, order, widest = self._places
         # Each OCR reaches bins first to last - 1; a bin is near if the running count of ranges that cover it is above 0.
-        first = np.searchsorted(place, _along_genome(ocrs["chrom"], ocrs["start"]) - widest)
-        last = np.searchsorted(place, _along_genome(ocrs["chrom"], ocrs["end"]))
+        first = np.searchsorted(place, along_genome(ocrs["chrom"], ocrs["start"]) - widest)
+        last = np.searchsorted(place, along_genome(ocrs["chrom"], ocrs["end"]))
         depth = np.bincount(first, minlength=len(place) + 1) - np.bincount(last, minlength=len(place) + 1)
         return np.sort(order[np.cumsum(depth[:-1]) > 0])
 
@@ -137,6 +142,8 @@ class RegionTable:
             step=self.step,
             n_open=self.n_open,
             n_biosamples=self.n_biosamples,
+            biosamples="\n".join(self.biosamples),
+            loadings=self.loadings,
         )
 
     @classmethod
@@ -158,12 +165,10 @@ class RegionTable:
                 np.repeat(np.arange(len(CHROMOSOMES)), file["bins_per_chromosome"]), categories=list(CHROMOSOMES)
             )
             bins = pd.DataFrame({"chrom": chrom.astype(object), "start": start, "end": start + file["width"]})
-            return cls(bins, file["quantised"], file["step"], file["n_open"], int(file["n_biosamples"]))
-
-
-def _along_genome(chrom: pd.Series, position: pd.Series) -> NDArray[np.int64]:
-    """Positions on a single line, on which chromosomes follow each other with large gaps."""
-    return (chromosome_ids(chrom) << 40) + position.to_numpy(dtype=np.int64)
+            table = cls(bins, file["quantised"], file["step"], file["n_open"], int(file["n_biosamples"]))
+            if "loadings" not in file.files:
+                return table
+            return replace(table, biosamples=tuple(str(file["biosamples"]).split("\n")), loadings=file["loadings"])
 
 
 def bundled_table() -> Path:

@@ -53,6 +53,8 @@ class Annotation:
     ----------
     labels
         Label of each cell; ``"unknown"`` for cells that resemble no label of the reference.
+    best
+        The most probable label of each cell, also of unknown cells; ``"unknown"`` for cells without open OCRs.
     confidence
         Calibrated probability of the most likely label of the reference, also for unknown cells; NaN for cells without open OCRs.
     novelty
@@ -64,6 +66,7 @@ class Annotation:
     """
 
     labels: pd.Series
+    best: pd.Series
     confidence: pd.Series
     novelty: pd.Series
     probabilities: pd.DataFrame
@@ -399,11 +402,13 @@ class CellAnnotator:
             is_same = self.mode == "paper" or read.fraction_ocrs >= _SAME_OCRS
             novelty[there], is_unknown[there] = head.judge(seen, self._n_neighbors, same_ocrs=is_same)
         best = np.where(cells.is_empty, 0, np.nan_to_num(probabilities).argmax(axis=1))
-        labels = np.asarray(self.labels, dtype=object)[best]
-        labels[is_unknown] = UNKNOWN
-        index = cells.index
+        most_probable = np.asarray(self.labels, dtype=object)[best]
+        most_probable[cells.is_empty] = UNKNOWN
+        labels = np.where(is_unknown, UNKNOWN, most_probable)
+        index, categories = cells.index, [*self.labels, UNKNOWN]
         return Annotation(
-            labels=pd.Series(pd.Categorical(labels, categories=[*self.labels, UNKNOWN]), index=index),
+            labels=pd.Series(pd.Categorical(labels, categories=categories), index=index),
+            best=pd.Series(pd.Categorical(most_probable, categories=categories), index=index),
             confidence=pd.Series(probabilities[np.arange(len(best)), best], index=index),
             novelty=pd.Series(novelty, index=index),
             probabilities=pd.DataFrame(probabilities, index=index, columns=self.labels),
