@@ -60,7 +60,7 @@ def linear_mixture(adata: ad.AnnData) -> np.ndarray:
     vectors, _, _ = embed_mixture(
         cells,
         read,
-        mix=0.67,
+        mix=None,
         kept=np.ones(cells.n_ocrs, dtype=bool),
         n_components=N_COMPONENTS,
         fit_rows=np.arange(len(cells)),

@@ -49,7 +49,7 @@ def halves(counts: csr_matrix) -> tuple[csr_matrix, csr_matrix]:
     counts.eliminate_zeros()
     counts.sort_indices()
     place = np.arange(counts.nnz) - np.repeat(counts.indptr[:-1], np.diff(counts.indptr))
-    return tuple(_only(counts, place % 2 == parity) for parity in (0, 1))  # type: ignore[return-value]
+    return tuple(_only(counts, place % 2 == parity) for parity in (0, 1))
 
 
 def reliable_directions(first: NDArray, second: NDArray) -> Reliable:
