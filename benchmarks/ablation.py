@@ -61,7 +61,7 @@ def linear_mixture(adata: ad.AnnData) -> np.ndarray:
         cells,
         read,
         mix=None,
-        kept=np.ones(cells.n_ocrs, dtype=bool),
+        order=np.arange(cells.n_ocrs),
         n_components=N_COMPONENTS,
         fit_rows=np.arange(len(cells)),
         progress=False,

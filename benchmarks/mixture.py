@@ -25,6 +25,7 @@ from development_sets import LABEL, development_sets
 from scfound_atac.data import Cells
 from scfound_atac.inference import mixture
 from scfound_atac.inference.region_set import NetworkVectors
+from scfound_atac.inference.reliability import Reliable
 from zero_shot import named_methods
 
 FRACTIONS = (1.0, 0.5, 0.3, 0.2, 0.1)
@@ -33,14 +34,14 @@ N_COMPONENTS = 30
 N_SEEDS = 2
 
 
-def fixed(first: np.ndarray, second: np.ndarray) -> mixture.Reliable:
+def fixed(first: np.ndarray, second: np.ndarray) -> Reliable:
     """In the place of `reliable_directions`: all directions as they are."""
-    return mixture.Reliable(np.eye(first.shape[1]), 1.0)
+    return Reliable(np.eye(first.shape[1]), 1.0)
 
 
 def embeddings(cells: Cells, reader: NetworkVectors) -> dict[str, np.ndarray]:
     options = {
-        "kept": np.ones(cells.n_ocrs, dtype=bool),
+        "order": np.arange(cells.n_ocrs),
         "n_components": N_COMPONENTS,
         "fit_rows": np.arange(len(cells)),
         "progress": False,

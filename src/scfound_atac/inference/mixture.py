@@ -25,6 +25,7 @@ import numpy as np
 from scipy.linalg import block_diag
 from tqdm.auto import tqdm
 
+from .kind import is_known
 from .pca import signs
 from .profiles import only
 from .reliability import halves, reliable_directions
@@ -82,7 +83,7 @@ def embed_mixture(
     reader: CellReader,
     *,
     mix: float | None,
-    kept: NDArray[np.bool_],
+    order: NDArray[np.int64],
     n_components: int,
     fit_rows: NDArray[np.int64],
     basis: MixtureBasis | None = None,
@@ -99,8 +100,8 @@ def embed_mixture(
         Computes cell vectors of length 1.
     mix
         Frobenius norm of the cell vectors relative to that of the spectral components; None to derive it from their reliability.
-    kept
-        Mask of the OCRs that are used, shape (n_ocrs,).
+    order
+        Numbers of the OCRs that are used, in genome order.
     n_components
         Maximum number of spectral components, and of components of the result.
     fit_rows
@@ -121,10 +122,10 @@ def embed_mixture(
     ValueError
         If all fitted cells are equal in both views.
     """
-    variance_ratio = None
+    variance_ratio, kept = None, is_known(order, cells.n_ocrs)
     if basis is None:
         counts = only(cells.to_memory(np.sort(fit_rows)), kept)
-        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
+        basis, variance_ratio = _fit(counts, order, reader, mix, n_components, seed)
     out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
     with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
         for index, chunk in cells.iter_rows():
@@ -140,7 +141,12 @@ def _views(
 
 
 def _fit(
-    counts: csr_matrix, reader: CellReader, mix: float | None, n_components: int, seed: int
+    counts: csr_matrix,
+    order: NDArray[np.int64],
+    reader: CellReader,
+    mix: float | None,
+    n_components: int,
+    seed: int,
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
     # 1. Spectral axes, with two more than requested: the first reflects depth, and the last the noise.
     fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
@@ -153,7 +159,7 @@ def _fit(
     views -= mean
 
     # 3. The reliable directions of each view, from two halves of each cell.
-    parts = halves(counts)
+    parts = halves(counts, order)
     of_counts = reliable_directions(*(_unit(fit.project_part(part, counts)[:, used] * shrinkage) for part in parts))
     of_regions = reliable_directions(*(reader(part) for part in parts))
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data import prepare_rows
-from .kind import Basis, Embedded, Kind, Openness, Request, is_known
+from .kind import Basis, Embedded, Kind, Openness, Request
 from .linear import embed_by_profiles
 from .mixture import MixtureBasis, embed_mixture
 from .pca import PCA
@@ -68,7 +68,7 @@ class RegionSet(Kind):
             cells,
             NetworkVectors(self.checkpoint, known),
             mix=self.checkpoint.mix,
-            kept=is_known(order, cells.n_ocrs),
+            order=order,
             n_components=request.n_components,  # type: ignore[arg-type]
             fit_rows=request.fit_rows(cells),
             basis=fitted,

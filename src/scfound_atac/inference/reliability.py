@@ -19,10 +19,8 @@ from scipy.sparse import csr_matrix
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Bounds of the reliability of a view: an estimate from some hundred cells cannot tell what is beyond them from 0 and 1.
+# Bounds of the reliability: an estimate from some hundred cells cannot tell what is beyond them from 0 and 1.
 _BOUNDS = (0.02, 0.98)
-# A direction in which the halves agree less than this, relative to all of their spread, agrees by rounding alone.
-_NO_AGREEMENT = 1e-6
 
 
 class Reliable(NamedTuple):
@@ -31,7 +29,7 @@ class Reliable(NamedTuple):
     Attributes
     ----------
     axes
-        Directions, each as long as the square root of its reliability, (d, m).
+        Directions, each as long as the square root of its reliability, (d, d).
     odds
         Ratio of signal to noise of the view along them.
     """
@@ -40,16 +38,28 @@ class Reliable(NamedTuple):
     odds: float
 
 
-def halves(counts: csr_matrix) -> tuple[csr_matrix, csr_matrix]:
-    """Divide the open OCRs of each cell: the first, third, ... and the second, fourth, ..., with their counts.
+def halves(counts: csr_matrix, order: NDArray[np.int64]) -> tuple[csr_matrix, csr_matrix]:
+    """Divide the open OCRs of each cell: the first, third, ... and the second, fourth, ... along the genome, with their counts.
 
     Whole OCRs are divided, not reads, because two reads of one OCR are often the ends of one fragment.
+
+    Parameters
+    ----------
+    counts
+        Counts, (n_cells, L).
+    order
+        Numbers of the OCRs that are used, in genome order.
     """
-    counts = counts.copy()
-    counts.eliminate_zeros()
-    counts.sort_indices()
-    place = np.arange(counts.nnz) - np.repeat(counts.indptr[:-1], np.diff(counts.indptr))
-    return tuple(_only(counts, place % 2 == parity) for parity in (0, 1))
+    ordered = counts[:, order]
+    ordered.eliminate_zeros()
+    ordered.sort_indices()
+    place = np.arange(ordered.nnz) - np.repeat(ordered.indptr[:-1], np.diff(ordered.indptr))
+    parts = []
+    for parity in (0, 1):
+        chosen = place % 2 == parity
+        ends = np.append(0, np.cumsum(chosen))[ordered.indptr]
+        parts.append(csr_matrix((ordered.data[chosen], order[ordered.indices[chosen]], ends), shape=counts.shape))
+    return parts[0], parts[1]
 
 
 def reliable_directions(first: NDArray, second: NDArray) -> Reliable:
@@ -62,29 +72,18 @@ def reliable_directions(first: NDArray, second: NDArray) -> Reliable:
 
     Returns
     -------
-    Directions and odds. If the halves agree in nothing, all directions as they are, and the lowest odds.
+    All directions, those on which the halves agree least nearly shrunk away, and the odds.
     """
     # 1. Covariances C of the signal and T of a half, both (d, d).
     a, b = (np.asarray(half, dtype=np.float64) - np.mean(half, axis=0, dtype=np.float64) for half in (first, second))
     common, total = (a.T @ b + b.T @ a) / 2, (a.T @ a + b.T @ b) / 2
-    # 2. Directions of the signal, those with most of it first.
-    values, vectors = np.linalg.eigh(common)
-    kept = np.flatnonzero(values > _NO_AGREEMENT * np.trace(total))[::-1]
-    if not len(kept):
-        return Reliable(np.eye(len(common)), _odds(0.0))
-    signal, vectors = values[kept], vectors[:, kept]  # (m,), (d, m)
-    # 3. Reliability of each, for a half and for the whole cell.
-    spread = np.einsum("dm,de,em->m", vectors, total, vectors)
-    whole = 2 * signal / (spread + signal)  # 2 r / (1 + r) with r = signal / spread
-    # 4. Reliability of the shrunk view, again of a half: the factor 2 would be the same for all views.
-    return Reliable(vectors * np.sqrt(whole), _odds(float((whole * signal).sum() / (whole * spread).sum())))
-
-
-def _only(counts: csr_matrix, chosen: NDArray[np.bool_]) -> csr_matrix:
-    ends = np.append(0, np.cumsum(chosen))[counts.indptr]
-    return csr_matrix((counts.data[chosen], counts.indices[chosen], ends), shape=counts.shape)
-
-
-def _odds(reliability: float) -> float:
-    bounded = float(np.clip(reliability, *_BOUNDS))
-    return bounded / (1 - bounded)
+    # 2. Directions of the signal, and the spread of a half along them, (d, d) and (d,).
+    signal, vectors = np.linalg.eigh(common)
+    spread = np.einsum("de,df,fe->e", vectors, total, vectors)
+    # 3. Reliability of each, of a half and of the whole cell, (d,).
+    half = np.clip(np.divide(signal, spread, out=np.zeros_like(signal), where=spread > 0), *_BOUNDS)
+    whole = 2 * half / (1 + half)
+    # 4. Reliability of the shrunk view, again of a half: for whole cells the odds of all views would be twice as high.
+    size = float(whole @ spread)
+    reliability = float((whole * half) @ spread) / size if size > 0 else _BOUNDS[0]
+    return Reliable(vectors * np.sqrt(whole), reliability / (1 - reliability))
