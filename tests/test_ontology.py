@@ -6,7 +6,7 @@ from scfound_atac._ontology import load_cell_ontology
 from scfound_atac.genome.elements import load_element_table
 
 
-@pytest.mark.parametrize("text", ["T cell", "t cells", "T-lymphocyte", "CL:0000084", "cl_0000084", " T cell "])
+@pytest.mark.parametrize("text", ["T cell", "t cells", "T-lymphocyte", "CL:0000084", "cl_0000084", " T cell ", "T"])
 def test_a_term_is_found_by_name_synonym_and_id(text) -> None:
     assert load_cell_ontology().find(text) == "CL:0000084"
 
