@@ -2,7 +2,7 @@
 
     python benchmarks/mixture.py --data DIR [--models region-set NAME=FOLDER ...]
 
-The sets are those of `development_sets.py`, thinned to 100, 50, 30, 20 and 10 % of the counts. The rule ``fixed`` is that of version 0.1,
+The sets are those of `development_sets.py`, thinned to 100, 50, 30, 20 and 10 % of the counts. The rule ``fixed`` is the first one,
 with norms sqrt(r) and 0.67 and all directions as they are; the others are that of `scfound_atac.inference.mixture` with several factors.
 Scores are the kNN accuracy and the NMI of k-means (three starts), means over two seeds.
 """
