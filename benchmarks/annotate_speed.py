@@ -63,8 +63,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     right = (cells.obs["cell_type_best"].astype(str) == cells.obs["truth"]).mean()
     print(
-        f"{args.cells:,} cells x {args.ocrs:,} OCRs, {cells.X.nnz / args.cells:,.0f} open per cell, {os.cpu_count()} cores: {seconds:.0f} s, "
-        f"peak memory {before:.1f} GB before and {gigabytes():.1f} GB after; best type right: {right:.3f}"
+        f"{args.cells:,} cells x {args.ocrs:,} OCRs, {cells.X.nnz / args.cells:,.0f} open per cell, {os.cpu_count()} cores: "
+        f"{seconds:.0f} s, peak memory {before:.1f} GB before and {gigabytes():.1f} GB after; best type right: {right:.3f}"
     )
 
 
