@@ -208,7 +208,10 @@ def annotate(
                 options = {**common, "layer": reference_layer, "role": "reference", "layer_argument": "reference_layer"}
                 labelled = Cells.read(reference, **options)
             n = _NEIGHBORS_NOVELTY if n_neighbors is None else n_neighbors
-            trained.train(labelled, str(labels_key), mode=mode, n_neighbors=n, **run, **finetune_options)
+            beside = None if reference is None else cells  # cells of one object share their axes anyway
+            trained.train(
+                labelled, str(labels_key), query=beside, mode=mode, n_neighbors=n, **run, **finetune_options
+            )
         columns, probabilities, record = _by_labels(trained, cells, keys, layer, run)
 
     if copy:
