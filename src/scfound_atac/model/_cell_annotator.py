@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,8 +19,9 @@ from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
 from ..genome import genome_order, ocr_names
+from ..hub import fetch
 from ..hub.loading import as_checkpoint
-from ..hub.registry import DEFAULT_MODEL
+from ..hub.registry import DEFAULT_MODEL, read_registry
 from ..inference.features import N_MEASURED, CellFeatures, MeasuredView
 from ..inference.kinds import kind_of
 from ..scores import annotation_scores, temperature
@@ -29,7 +31,6 @@ from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from anndata import AnnData
     from mudata import MuData
@@ -507,7 +508,8 @@ class CellAnnotator:
         Parameters
         ----------
         folder
-            {saved_folder}
+            {saved_folder} Or the name of an annotator in `scfound_atac.hub.list_models`, such as ``"bone-marrow"``; a folder of that name
+            goes first.
 
         Raises
         ------
@@ -518,7 +520,7 @@ class CellAnnotator:
         """
         import torch
 
-        saved = read_head_folder(folder, _KIND)
+        saved = read_head_folder(_folder_of(folder), _KIND)
         facts = saved.facts
         annotator = cls(saved.features.checkpoint, measured=facts["measured"], seed=facts["seed"])
         annotator._features = saved.features
@@ -538,6 +540,14 @@ class CellAnnotator:
     def __repr__(self) -> str:
         what = f"{len(self.labels)} labels of {self.labels_key!r}, mode {self.mode!r}" if self.labels else "not trained"
         return f"CellAnnotator on {self.checkpoint.name!r}: {what}"
+
+
+def _folder_of(folder: str | Path) -> str | Path:
+    """The folder of an annotator that is given by its name; a folder is returned as it is."""
+    if not isinstance(folder, str) or Path(folder).is_dir():
+        return folder
+    entry = read_registry().get(folder)
+    return folder if entry is None or entry.model_class != _KIND else fetch(folder)
 
 
 def _renamed(head: dict[str, NDArray]) -> dict[str, NDArray]:

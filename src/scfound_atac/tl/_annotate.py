@@ -78,8 +78,8 @@ def annotate(
     labels_key
         Column of ``obs`` of the reference with the labels. Cells without a label are left out.
     annotator
-        A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Model, mode, seed and
-        number of neighbours are then those of its training.
+        A trained `scfound_atac.model.CellAnnotator`, the folder of one, or the name of one in the package (``"bone-marrow"``), instead of
+        `reference` and `labels_key`. Model, mode, seed and number of neighbours are then those of its training.
     candidates
         Without a reference: what the cells can be, if that is known. Terms of the Cell Ontology by name, synonym or id (``"T cell"``,
         ``"CL:0000084"``), with all types below them, or tissues (``"Blood"``, ``"Brain"``). All types if None.

@@ -4,14 +4,13 @@ Linear discriminant analysis with one covariance for all classes, shrunk towards
 scaled such that cells of a class scatter evenly in all directions, and only the directions in which class means differ are kept. There:
 
 - the logit of a class is minus half the squared distance to its mean, plus the log of its fraction of the reference;
-- the novelty of a cell by itself is ``a``, the mean distance to its nearest reference cells;
-- among other cells it is the geometric mean of ``a max(r, 1)^2`` over the cell and its neighbours in the query, with ``b`` the mean
-  distance to the nearest other cells of the query, and ``r`` the ratio ``a / b`` divided by its lower quartile in the query. A single cell
-  is sparse, and cells of a type that the reference lacks come in groups: they are far from the reference and near to each other.
+- the novelty of a cell is the mean distance to its nearest reference cells, divided by the square root of how far apart cells of its class
+  are, and averaged over the cell's neighbours in the query, because a single cell is sparse and cells of a type that the reference lacks
+  come in groups.
 
 Probabilities are calibrated by one temperature (Guo et al. 2017) on cells that were held out. The threshold of novelty is found by leaving
-out each class of the reference in turn; it is higher for classes whose own cells are far apart. Among other cells it moves with the query: all
-cells of another laboratory are somewhat farther from the reference, and most of them are assumed to be of known types.
+out each class of the reference in turn; it is higher for classes whose own cells are far apart. It also moves with the median novelty of the
+query, within bounds, because all cells of another donor are somewhat farther from the reference.
 """
 
 from __future__ import annotations
@@ -37,17 +36,8 @@ if TYPE_CHECKING:
 _SHRINKAGE = 0.3
 # Added to that mean variance, so that there is something to divide by where cells of a class do not scatter at all.
 _MIN_VARIANCE = 1e-6
-# Number of nearest cells whose mean distance counts: more are more stable, but a rare class has few cells.
+# Number of nearest reference cells whose mean distance is the novelty: more are more stable, but a rare class has few cells.
 _N_NEAREST = 5
-# Exponent of r. Chosen, among 0 to 3, on lineages and classes that were left out of half of the cells of D6T1 (the query being others,
-# thinned and drawn in other proportions), where it raised AUROC from 0.86 and 0.74 to 0.89 and 0.78.
-_NEARNESS = 2.0
-# Minimum of b, in medians of it: cells of the query that are the same have distance 0.
-_MIN_BESIDE = 0.2
-# Quantile that stands for known cells: three quarters of a query may be of new types before it does not.
-_TYPICAL = 0.25
-# Maximum factor by which a query with the reference's OCRs moves the threshold, so that a query of new types alone is still found.
-_MAX_SHIFT = 1.25
 # Number of neighbouring cells of the query over which novelty is averaged, because one cell is sparse.
 _N_NEIGHBORS = 15
 # Minimum number of query cells per neighbour: with fewer, the neighbours of a cell are of other types.
@@ -59,8 +49,9 @@ _MIN_TEMPERATURE = 0.5
 # Minimum number of cells of a class for an estimate of its looseness, and the maximum factor by which its threshold is raised, because a
 # class with an unlimited threshold accepts every new type.
 _MIN_LOOSE_CELLS, _MAX_LOOSENESS = 10, 1.5
-# Minimum number of query cells whose median estimates how much other OCRs increase the novelty of all of them.
-_MIN_TYPICAL_CELLS = 50
+# Minimum number of query cells whose median estimates how much farther from the reference all of them are, and the maximum factor by which
+# that moves the threshold if the OCRs are the same, so that a query of new types alone is still found.
+_MIN_TYPICAL_CELLS, _MAX_SHIFT = 50, 1.25
 # Maximum number of classes that are left out in turn, the largest ones, which bounds the number of fitted heads; maximum and minimum
 # number of cells of such a class, as fewer cells give no usable fraction.
 _MAX_CLASSES, _MAX_CELLS, _MIN_CELLS = 50, 500, 5
@@ -85,9 +76,10 @@ class LinearHead:
     thresholds
         Cells of a higher novelty are unknown: of the cell by itself, and averaged over neighbours, for each class that a cell is nearest
         to; (2, n_classes).
-    usual
-        Usual novelty of known cells: the median of single cells, and the lower quartile among other cells; (2,). NaN in heads of earlier
-        versions, which had another novelty among other cells; with them each cell is judged by itself.
+    typical
+        Median novelty of known cells, single and averaged; (2,).
+    apart
+        Square root of how far apart cells of each class are, relative to cells in general; (n_classes,).
     """
 
     center: NDArray[np.float32]
@@ -97,7 +89,8 @@ class LinearHead:
     reference: NDArray[np.float32]
     temperature: NDArray[np.float32]
     thresholds: NDArray[np.float32]
-    usual: NDArray[np.float32]
+    typical: NDArray[np.float32]
+    apart: NDArray[np.float32]
 
     def coordinates(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (n, d) -> coordinates (n, m)."""
@@ -127,36 +120,24 @@ class LinearHead:
         return np.concatenate([nearest.kneighbors(x)[0][:, skip:].mean(axis=1, dtype=np.float64) for x in blocks])
 
     def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEIGHBORS) -> NDArray[np.float64]:
-        """Novelty of each cell among these cells, (n,): the geometric mean of ``a max(r, 1)^2`` over it and `n_neighbors` others.
+        """Relative distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
 
-        With 0 neighbours, or fewer than three cells, each cell is judged by itself.
+        With 0 neighbours each cell is judged by itself.
         """
         from sklearn.neighbors import NearestNeighbors
 
-        own = self.distance(features)
-        if not n_neighbors or len(own) < 3:
+        own = self.distance(features) / self.apart[self.nearest(features)]
+        if not n_neighbors or len(own) < 2:
             return own
-        some = np.linspace(0, len(own) - 1, min(len(own), _NEIGHBOR_CELLS)).astype(np.int64)
-        among = np.argsort(own, kind="stable")[some]  # from low to high novelty, independent of the order of cells
-        # 1. Distance to other cells of the query, of which a cell itself, at distance 0, is none.
-        coordinates = self.coordinates(features)
-        others = NearestNeighbors(n_neighbors=min(_N_NEAREST + 1, len(among)), algorithm="brute").fit(coordinates[among])
-        apart = np.concatenate([others.kneighbors(block)[0] for block in _blocks(coordinates)])
-        is_among = np.zeros(len(own), dtype=bool)
-        is_among[among] = True
-        beside = np.where(is_among, apart[:, 1:].mean(axis=1), apart[:, :-1].mean(axis=1))
-        beside = np.maximum(beside, max(_MIN_BESIDE * float(np.median(beside)), 1e-12))
-        log_own = np.log(np.maximum(own, 1e-12))
-        log_ratio = log_own - np.log(beside)
-        log_novelty = log_own + _NEARNESS * np.maximum(log_ratio - np.quantile(log_ratio, _TYPICAL), 0)
-        # 2. Mean over neighbours. They are found by all features, because a type that the reference lacks may differ in other directions
-        #    than known types.
+        # Neighbours are found by all features, because a type that the reference lacks may differ in other directions than known types.
         scaled = features - features.mean(axis=0)
         scaled = scaled / np.maximum(scaled.std(axis=0), 1e-6)
         scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-12)
-        near = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(among)), algorithm="brute").fit(scaled[among])
-        neighbors = np.concatenate([near.kneighbors(block, return_distance=False) for block in _blocks(scaled)])
-        return np.exp(log_novelty[among][neighbors].mean(axis=1))
+        some = np.linspace(0, len(own) - 1, min(len(own), _NEIGHBOR_CELLS)).astype(np.int64)
+        among = np.argsort(own, kind="stable")[some]  # from low to high novelty, independent of the order of cells
+        beside = NearestNeighbors(n_neighbors=min(n_neighbors + 1, len(among)), algorithm="brute").fit(scaled[among])
+        neighbors = np.concatenate([beside.kneighbors(block, return_distance=False) for block in _blocks(scaled)])
+        return own[among][neighbors].mean(axis=1)
 
     def judge(
         self,
@@ -168,18 +149,17 @@ class LinearHead:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Novelty, and whether it exceeds the threshold of the cell's class `codes` (the nearest if None), both (n,).
 
-        If there are too few cells for neighbours, each is judged by itself. If the query has other OCRs than the reference, all its cells are
-        farther from it: the threshold of single cells is shifted with their median or, for few cells, raised by the factor of the loosest
-        class, and that of cells among others is scaled with the query without bounds.
+        If there are too few cells for neighbours, each is judged by itself. Among others, most cells are assumed to be of known types, and
+        the threshold is raised with their median, within bounds. If the query has other OCRs than the reference, all its cells are farther
+        from it: the threshold is then raised without bounds or, for few cells, by the factor of the loosest class.
         """
-        is_averaged = _is_averaged(len(features), n_neighbors) and bool(np.isfinite(self.usual[1]))
+        is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
         thresholds = self.thresholds[int(is_averaged)]
-        if is_averaged:
-            shift = float(np.quantile(novelty, _TYPICAL) / self.usual[1])
-            thresholds = thresholds * (float(np.clip(shift, 1 / _MAX_SHIFT, _MAX_SHIFT)) if same_ocrs else shift)
-        elif not same_ocrs and len(novelty) >= _MIN_TYPICAL_CELLS:
-            thresholds = thresholds + max(float(np.median(novelty) - self.usual[0]), 0)
+        if len(novelty) >= _MIN_TYPICAL_CELLS and (is_averaged or not same_ocrs):
+            shift = max(float(np.median(novelty) - self.typical[int(is_averaged)]), 0)
+            bound = (_MAX_SHIFT - 1) * thresholds if same_ocrs else np.inf
+            thresholds = thresholds + np.minimum(shift, bound)
         elif not same_ocrs:
             thresholds = thresholds * _MAX_LOOSENESS
         return novelty, novelty > thresholds[self.nearest(features) if codes is None else codes]
@@ -192,8 +172,7 @@ class LinearHead:
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> LinearHead:
         """The head whose `arrays` these are."""
         known = {_OLD_NAMES.get(name, name): x for name, x in arrays.items()}
-        if "usual" not in known:
-            known["usual"] = np.array([known["typical"][0], np.nan], dtype=np.float32)
+        known.setdefault("apart", np.ones(len(known["means"]), dtype=np.float32))  # earlier versions did not divide by it
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
@@ -266,8 +245,29 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
         reference=coordinates[rows].astype(np.float32),
         temperature=np.array(1, dtype=np.float32),
         thresholds=np.full((2, n_classes), np.inf, dtype=np.float32),
-        usual=np.full(2, np.nan, dtype=np.float32),
+        typical=np.full(2, np.inf, dtype=np.float32),
+        apart=_apart(coordinates, codes, rows, n_classes),
     )
+
+
+def _apart(
+    coordinates: NDArray[np.float64], codes: NDArray[np.int64], rows: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float32]:
+    """Square root of the median distance of the cells `rows` of each class to their nearest cells, over that of all; (n_classes,).
+
+    The root was chosen, beside 0 and 1, while looking at classes that were left out of D6T1, D5T1 and PBMC: without it cells of loose
+    classes rank among the new ones, and with the whole distance new cells that are taken for such a class do not.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    reference = coordinates[rows]
+    nearest = NearestNeighbors(n_neighbors=min(_N_NEAREST + 1, len(rows)), algorithm="brute").fit(reference)
+    distance = np.concatenate([nearest.kneighbors(x)[0][:, 1:].mean(axis=1) for x in _blocks(reference)])
+    apart, general = np.ones(n_classes), np.median(distance)
+    for code, n_cells in zip(*np.unique(codes[rows], return_counts=True), strict=True):
+        if n_cells >= _MIN_LOOSE_CELLS and general > 0:
+            apart[code] = np.sqrt(np.median(distance[codes[rows] == code]) / general)
+    return np.maximum(apart, 0.1).astype(np.float32)
 
 
 def hold_out(
@@ -360,7 +360,7 @@ def fit_head(
         _fit(features, codes, n_classes, seed),
         temperature=np.array(t, dtype=np.float32),
         thresholds=thresholds.astype(np.float32),
-        usual=np.array([np.median(novelty[0]), np.quantile(novelty[1], _TYPICAL)], dtype=np.float32),
+        typical=np.array([np.median(x) for x in novelty], dtype=np.float32),
     )
     return head, HeadReport(softmax(logits / t, axis=1), auroc, lost, found)
 
@@ -368,13 +368,13 @@ def fit_head(
 def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """How much farther apart cells of each class are than cells in general, from 1 to `_MAX_LOOSENESS`: (n_classes,).
 
-    With ``a`` the mean distance of a reference cell to its nearest others, the looseness of class k is ``median(a in k) / median(a)``,
+    With ``a`` the mean distance of a reference cell to its nearest others, over the root that novelty is divided by, the looseness of class k is ``median(a in k) / median(a)``,
     clipped.
 
     Cells of a loose class are far from each other without being new. The looseness is clipped, because a class with an unlimited threshold
     would accept every new type, and it is 1 for classes with few cells, which give no reliable estimate.
     """
-    apart = part.distance(features, skip=1)  # (n,); the first neighbour of a reference cell is the cell itself
+    apart = part.distance(features, skip=1) / part.apart[codes]  # (n,); the first neighbour of a reference cell is the cell itself
     looseness, general = np.ones(len(part.means)), np.median(apart)
     for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
         if n_cells >= _MIN_LOOSE_CELLS and general > 0:
@@ -384,7 +384,7 @@ def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[n
 
 def refit_head(head: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LinearHead:
     """A head with the same temperature and thresholds, for features of the same kind that were learned from all cells."""
-    kept = {name: getattr(head, name) for name in ("temperature", "thresholds", "usual")}
+    kept = {name: getattr(head, name) for name in ("temperature", "thresholds", "typical")}
     return replace(_fit(features, codes, len(head.means), seed), **kept)
 
 
