@@ -68,6 +68,34 @@ def _two_kinds_of_cells(n_cells: int, n_ocrs: int, rng: np.random.Generator) -> 
 
 
 @pytest.fixture(scope="session")
+def typed_cells() -> Callable[..., AnnData]:
+    """Simulates cells of types of the element table: OCRs are elements, and those of a cell's type are ten times as often open."""
+    from scfound_atac.genome.elements import load_element_table
+
+    table = load_element_table()
+    chrom = np.repeat([f"chr{x}" for x in (*range(1, 23), "X", "Y")], table.n_per_chromosome)
+
+    def simulate(n_cells: Mapping[str, int], *, n_open: int, n_ocrs: int = 20_000, seed: int = 0) -> AnnData:
+        rng = np.random.default_rng(seed)
+        elements = np.sort(rng.choice(len(table.start), n_ocrs, replace=False))
+        types = table.types[elements]
+        base = rng.lognormal(0, 0.5, n_ocrs)
+        rows = []
+        for name, n in n_cells.items():
+            rate = base * (1 + 9 * types[:, [table.type_names.index(name)]].toarray()[:, 0])
+            rows += [np.unique(rng.choice(n_ocrs, n_open, p=rate / rate.sum())) for _ in range(n)]
+        indptr = np.append(0, np.cumsum([len(row) for row in rows]))
+        counts = sparse.csr_matrix((np.ones(indptr[-1], np.float32), np.concatenate(rows), indptr), (len(rows), n_ocrs))
+        var = pd.DataFrame({"chrom": chrom[elements], "start": table.start[elements], "end": table.end[elements]})
+        var.index = [f"{c}:{s}-{e}" for c, s, e in var.itertuples(index=False)]
+        truth = np.repeat(list(n_cells), list(n_cells.values()))
+        obs = pd.DataFrame({"truth": truth}, index=[f"cell{i}" for i in range(len(rows))])
+        return AnnData(counts, obs=obs, var=var)
+
+    return simulate
+
+
+@pytest.fixture(scope="session")
 def write_corpus() -> Callable[..., Path]:
     """Writes a small corpus of a simulated study in two files and a real one in one file."""
 

@@ -30,15 +30,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ROOMS = ("bench", "datasets", "genome", "hub", "model", "nn", "pp", "tl")
 LEFT_OUT = {
-    "sfa.datasets.genes()": "downloads a table; the test puts one of two genes where it would be",
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
 }
 # On fewer cells: they compare methods at several depths, or train a network.
 FEW_CELLS = {
     **dict.fromkeys(["README.md:48", "benchmark.md:13", "usage.md:46", "bench.compare"], 60),
-    **dict.fromkeys(["usage.md:224", "model.ChromFound"], 16),
-    **dict.fromkeys(["usage.md:236", "model.EpiFoundation"], 24),
+    **dict.fromkeys(["usage.md:255", "model.ChromFound"], 16),
+    **dict.fromkeys(["usage.md:267", "model.EpiFoundation"], 24),
 }
 SLOW = {
     *FEW_CELLS,
@@ -145,9 +144,7 @@ def world(request, sample, epifoundation, tmp_path, monkeypatch) -> Iterator[dic
     bed = bed.assign(
         name=["CCL4", "GENE2"], score=0, strand="+", Ensembl_ID=["ENSG1", "ENSG2"], gene_type="protein_coding"
     )
-    for path in (Path("my.bed"), sfa.datasets.gene_table.genes_path()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        bed.to_csv(path, sep="\t", index=False)
+    bed.to_csv("my.bed", sep="\t", index=False)
     yield {
         "__name__": "__main__",
         "ad": ad,

@@ -132,6 +132,16 @@ def annotate_reference(w, a, labels_key="cell_type", **k):
     return query.obsm["x_probabilities"]
 
 
+def annotate_alone(w, a, **k):
+    done = sfa.tl.annotate(a, device="cpu", key_added="alone", n_neighbors=0, **k)
+    return atac_of(done if k.get("copy") else a).obsm["alone_probabilities"]
+
+
+def describe_ocrs(w, a, **k):
+    done = sfa.tl.describe_ocrs(a, **k)
+    return atac_of(done if k.get("copy") else a).var[["sfa_gc", "sfa_tss_distance"]].dropna(how="all").to_numpy()
+
+
 def predict_rna(w, a, **k):
     done = sfa.tl.predict_rna(a, predictor=w.predictor, device="cpu", **k)
     a = done if k.get("copy") else a
@@ -275,6 +285,8 @@ COLUMNS = {
     "embed basis": Column(embed_basis, role="basis", counts=False, layer=""),
     "annotate": Column(annotate, writes=True),
     "annotate reference": Column(annotate_reference, role="reference", labels=True, layer="reference_layer"),
+    "annotate alone": Column(annotate_alone, writes=True),
+    "describe_ocrs": Column(describe_ocrs, counts=False, layer=""),
     "predict_rna": Column(predict_rna, writes=True),
     "predict_rna reference": Column(predict_rna_reference, role="reference", layer="reference_layer", paired=True),
     "impute": Column(impute, writes=True),
@@ -856,6 +868,7 @@ ARGUMENTS = {
     ),
     "annotate": ("layer", "seed", "key_added", "batch_size", "modality"),
     "annotate reference": ("labels_key", "mode", "n_neighbors", "reference_layer"),
+    "annotate alone": ("layer", "seed", "candidates", "groupby", "min_confidence"),
     "predict_rna": ("layer", "seed", "key_added", "batch_size"),
     "predict_rna reference": ("split_key", "binned", "rna_layer", "rna_modality", "reference_layer"),
     "impute": ("layer", "n_kept", "threshold", "out", "seed", "key_added"),

@@ -77,12 +77,11 @@ class CellOntology:
         return self.names[term] not in _PROPERTIES
 
     def find(self, text: str) -> str | None:
-        """Id of a term by its id, name or synonym, in any case, also in the plural; None if there is none."""
+        """Id of a term by its id, name or synonym, in any case, also in the plural or without "cell"; None if there is none."""
         wanted = text.strip().lower()
         singular = [wanted.removesuffix("s"), wanted.removesuffix("es")]
-        return next(
-            (self._by_text[x] for x in (wanted, wanted.replace("_", ":"), *singular) if x in self._by_text), None
-        )
+        spellings = (wanted, wanted.replace("_", ":"), *singular, f"{wanted} cell", f"{singular[0]} cell")
+        return next((self._by_text[x] for x in spellings if x in self._by_text), None)
 
     def similar(self, text: str, others: Iterable[str] = ()) -> list[str]:
         """Names, synonyms and `others` that resemble a text, for messages."""

@@ -12,7 +12,7 @@ from anndata.tests.helpers import assert_equal
 import scfound_atac as sfa
 
 KEY = "cell_type"
-COLUMNS = [f"{KEY}_{name}" for name in ("pred", "confidence", "novelty")]
+COLUMNS = [f"{KEY}_{name}" for name in ("pred", "best", "confidence", "novelty")]
 
 
 @pytest.fixture(autouse=True)

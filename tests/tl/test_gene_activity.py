@@ -226,16 +226,18 @@ def test_errors_leave_adata_as_it_was(genes: pd.DataFrame, change, kwargs: dict,
     assert_equal(adata, before)
 
 
-def test_without_a_table(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCFOUND_ATAC_CACHE_DIR", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"sfa\.datasets\.genes\(\)"):
-        sfa.tl.gene_activity(make_cells())
+def test_without_a_table_the_genes_of_the_package_are_used() -> None:
+    sample = sfa.datasets.pbmc_multiome_sample()["atac"][:20].copy()
+    given = sfa.tl.gene_activity(sample, genes=sfa.datasets.genes(), copy=True)
+    sfa.tl.gene_activity(sample)
+    assert_equal(sample, given)
+    assert "CCL4" in sample.uns["gene_activity"]["genes"].index
 
 
-def test_real_cells(data_dir) -> None:
+def test_real_cells() -> None:
     """Genes that mark a type are most active in it."""
     mdata = sfa.datasets.pbmc_multiome_sample()
-    sfa.tl.gene_activity(mdata, genes=data_dir / "genome" / "genes_grch38.bed")
+    sfa.tl.gene_activity(mdata)
     activity = mdata["gene_activity"]
     mean = activity.to_df().groupby(activity.obs["cell_type"].astype(str)).mean()
     assert mean.shape[0] == 13

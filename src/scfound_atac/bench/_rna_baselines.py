@@ -187,11 +187,11 @@ def _training_expression(
 
 
 def _activity(test: Cells, symbols: pd.Index, genes: Genes) -> Floats:
-    from ..datasets.gene_table import given_or_downloaded
+    from ..datasets.gene_table import given_or_bundled
     from ..genome import read_genes
     from ..tl import gene_activity
 
-    table = read_genes(given_or_downloaded(genes))
+    table = read_genes(given_or_bundled(genes))
     known = table[table["name"].isin(symbols)].reset_index(drop=True)
     if not len(known):
         msg = (

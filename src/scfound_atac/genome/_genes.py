@@ -72,7 +72,7 @@ def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
 
 _WANTED = (
     "genes= is a table with the positions of genes: the path of a BED, GTF or GFF3 file, a DataFrame with chrom, start, end, name and "
-    "strand, or None for the downloaded table. Select genes by name from the result"
+    "strand, or None for that of the package. Select genes by name from the result"
 )
 _TEXT_FILES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
 

@@ -1,24 +1,19 @@
-"""The promoter that lies nearest to each OCR.
-
-The starts of transcription are those of the Activity-by-Contact model (broadinstitute/ABC-Enhancer-Gene-Prediction, MIT);
-``scripts/build_promoters.py`` packs them.
-"""
+"""The promoter that lies nearest to each OCR."""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ._chromosomes import along_genome, of_chromosomes, on_line, same_chromosome
+from ._chromosomes import along_genome, same_chromosome
+from ._genes import transcription_starts
+from .gene_table import load_gene_table
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-
-BUNDLED_PROMOTERS = "promoters.npz"
 
 
 class Promoters(NamedTuple):
@@ -62,8 +57,9 @@ class Promoters(NamedTuple):
 
 @cache
 def load_promoters() -> Promoters:
-    """The promoters in the package, which are read only once."""
-    with np.load(Path(__file__).with_name(BUNDLED_PROMOTERS)) as file:
-        names = np.array(str(file["names"]).split("\n"), dtype=object)
-        place = on_line(of_chromosomes(file["n_per_chromosome"]), file["tss"])
-        return Promoters(place, np.unpackbits(file["is_plus"])[: len(names)].astype(bool), names)
+    """The promoters of the genes in the package, which are read only once."""
+    genes = load_gene_table()
+    place = along_genome(genes["chrom"], transcription_starts(genes))
+    order = np.argsort(place, kind="stable")
+    names = genes["name"].to_numpy(dtype=object)
+    return Promoters(place[order], (genes["strand"] == "+").to_numpy()[order], names[order])

@@ -13,6 +13,7 @@ from .._anndata import get_atac, get_target, refuse_lost, role_of
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import AnnotationKeys, annotation_keys
+from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
@@ -305,12 +306,17 @@ def _by_knowledge(
     allowed = None if candidates is None else load_type_tree().allowed(_listed(candidates))
     checkpoint = as_checkpoint(model)
     cells = Cells.read(adata, **common)
-    groups = None if groupby is None else cells.column(groupby, "groupby")
+    groups = None
+    if groupby is not None:
+        groups = read_labels(cells.column(groupby, "groupby"), groupby, role=cells.role, n_min=1)
     cells.warn_of_empty("stay unknown")
     request = Request(seed=seed, progress=settings.progress_bar, **run)
     named = name_cells(
         cells, checkpoint, allowed=allowed, min_confidence=min_confidence, n_neighbors=n_neighbors, request=request
     )
+    if groups is None:
+        codes, names = pd.factorize(named.names, sort=True)
+        groups = codes, list(names)
     table = load_element_table()
     columns = {
         keys.labels: pd.Categorical(named.names),
@@ -333,7 +339,7 @@ def _by_knowledge(
             "version": __version__,
             "fraction_known": named.fraction_known,
         },
-        "evidence": evidence_table(cells, named, pd.Series(named.names) if groups is None else groups),
+        "evidence": evidence_table(cells, named, *groups),
     }
     return columns, named.probabilities, record
 

@@ -13,7 +13,7 @@ from .._docs import shared_docs
 from .._keys import GENE_ACTIVITY, check_key
 from .._logging import logger
 from ..data import Cells, prepare_rows
-from ..datasets.gene_table import given_or_downloaded
+from ..datasets.gene_table import given_or_bundled
 from ..genome import gene_weights, read_genes
 from ._add_modality import add_modality, refuse_view
 
@@ -53,8 +53,8 @@ def gene_activity(
     adata
         {adata_grch38}
     genes
-        Path of a BED file, a DataFrame with ``chrom``, ``start``, ``end``, ``name`` and ``strand``, or None for the table that
-        `scfound_atac.datasets.genes` downloaded before (nothing is downloaded here). See `scfound_atac.genome.read_genes`.
+        Path of a BED file, a DataFrame with ``chrom``, ``start``, ``end``, ``name`` and ``strand``, or None for the table
+        of the package, `scfound_atac.datasets.genes`. See `scfound_atac.genome.read_genes`.
     upstream, downstream
         Number of bases by which the body of a gene is extended before the start of its transcription and beyond its end. The defaults are
         those of GeneActivity in Signac (Stuart et al. 2021).
@@ -100,7 +100,7 @@ def gene_activity(
     Raises
     ------
     FileNotFoundError
-        If the file does not exist, or `genes` is None and nothing was downloaded.
+        If the file does not exist.
     ValueError
         If coordinates are missing, unreadable, repeated or not on GRCh38; `genes` is not a table of genes; values are negative, NaN or
         infinite; an option is unknown; no OCR reaches a gene; or there is a modality named `key_added` that this function did not write.
@@ -112,7 +112,6 @@ def gene_activity(
     --------
     >>> import scfound_atac as sfa
     >>> mdata = sfa.datasets.pbmc_multiome_sample()
-    >>> sfa.datasets.genes()  # once, 1.3 MB
     >>> sfa.tl.gene_activity(mdata)
     >>> sc.pl.violin(mdata["gene_activity"], "CCL4", groupby="cell_type")
     """
@@ -131,7 +130,7 @@ def gene_activity(
         raise ValueError(msg)
     if not is_mudata:
         refuse_lost(source, key_added, slot="obsm", default=GENE_ACTIVITY, role=role_of(adata, modality))
-    gene_table = read_genes(given_or_downloaded(genes))
+    gene_table = read_genes(given_or_bundled(genes))
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
     table, per_ocr = _reached(cells.ocrs, gene_table, upstream, downstream, weights)
     activity = _sums(cells, per_ocr, normalize)
