@@ -56,7 +56,10 @@ def with_fewer_cells(head: LinearHead) -> LinearHead:
     rows = np.random.default_rng(0).permutation(len(head.reference))
     kept, others = rows[:N_REFERENCE], head.reference[rows[N_REFERENCE:]]
     fewer = replace(head, reference=head.reference[kept])
-    identity = {"center": np.zeros(others.shape[1], np.float32), "projection": np.eye(others.shape[1], dtype=np.float32)}
+    identity = {
+        "center": np.zeros(others.shape[1], np.float32),
+        "projection": np.eye(others.shape[1], dtype=np.float32),
+    }
     farther = np.median(replace(fewer, **identity).distance(others)) / np.median(
         replace(head, **identity).distance(others, skip=1)
     )

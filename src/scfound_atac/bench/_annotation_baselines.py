@@ -43,7 +43,8 @@ def annotation_baselines(
 
     Everything is learned from the reference: document frequencies, axes of LSI, the classifier, and its settings, for which the best
     macro-F1 in threefold cross-validation decides. One temperature, fitted on the cells held out there, calibrates the probabilities. The
-    query is only projected, unless document frequencies and axes are `joint`. `scfound_atac.bench.annotation_scores` computes scores of the result.
+    query is only projected, unless document frequencies and axes are `joint`. `scfound_atac.bench.annotation_scores` computes scores of the
+    result.
 
     - ``"lsi-logistic"``: multinomial logistic regression on the components of LSI (as `scfound_atac.pp.lsi`), standardised; C is
       0.01, 0.1 or 1, and classes are weighted equally or by their size.

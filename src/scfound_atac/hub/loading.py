@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..genome.regions import bundled_table
 from ._convert import chromfound_config, chromfound_state, epifoundation_config, epifoundation_state
 from ._vocabularies import read_vocabularies
-from .registry import get_entry
 from .checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
@@ -25,6 +24,7 @@ from .checkpoint import (
     save,
     sha256_of,
 )
+from .registry import get_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ def load(model: str | Path) -> Checkpoint:
         raise FileNotFoundError(msg)
     from ._fetch import fetch
 
-    if get_entry(model).model_class == "CellAnnotator":
+    if get_entry(model).is_annotator:
         msg = f"{model!r} is a trained annotator, not a network: use sfa.tl.annotate(adata, annotator={model!r})."
         raise ValueError(msg)
     return _load_folder(fetch(model), name=model)

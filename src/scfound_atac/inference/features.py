@@ -1,7 +1,7 @@
 """Features of cells for heads: the vector of the backbone, and spectral components of the counts on the OCRs of the reference.
 
-The vector only depends on the open OCRs of the cell, for any OCR set. The axes of the spectral components are fitted to the reference or, if
-the query is known by then, to both together, on the OCRs that both have. A query with other OCRs is mapped to those of the reference by
+The vector only depends on the open OCRs of the cell, for any OCR set. The axes of the spectral components are fitted to the reference or,
+if the query is known by then, to both together, on the OCRs that both have. A query with other OCRs is mapped to those of the reference by
 overlap: OCRs of the reference that the query lacks count as closed, and OCRs that the reference lacks are ignored.
 """
 
@@ -93,7 +93,7 @@ class MeasuredView:
         """Fraction of the OCRs of the reference that overlap one of `ocrs`."""
         return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)
 
-    def counts(self, cells: Cells) -> Iterator[tuple[slice, csr_matrix]]:
+    def counts(self, cells: Cells) -> Iterator[tuple[slice | NDArray[np.int64], csr_matrix]]:
         """Rows of cells and their counts on the OCRs of the reference, in chunks."""
         transfer = _transfer(cells.ocrs, self.ocrs)
         for rows, chunk in cells.iter_rows():

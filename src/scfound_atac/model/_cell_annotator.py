@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 MODES = ("probe", "finetune", "paper")
 _HELD_OUT = 0.2  # fraction of the cells that is held out to calibrate a probe
-# Number of spectral components that are fitted to reference and query. 30 to 200 were tried on cells of D6T1 alone: macro-F1 rose up to 100.
-# Of a reference alone there are fewer (`N_MEASURED`), because the last ones hold its noise, or its laboratory.
+# Number of spectral components that are fitted to reference and query. 30 to 200 were tried on cells of D6T1 alone: macro-F1 rose up to
+# 100. Of a reference alone there are fewer (`N_MEASURED`), because the last ones hold its noise, or its laboratory.
 _N_JOINT = 100
 _KIND = "CellAnnotator"
 # Names of scores in folders written before version 0.2.
@@ -547,7 +547,7 @@ def _folder_of(folder: str | Path) -> str | Path:
     if not isinstance(folder, str) or Path(folder).is_dir():
         return folder
     entry = read_registry().get(folder)
-    return folder if entry is None or entry.model_class != _KIND else fetch(folder)
+    return fetch(folder) if entry is not None and entry.is_annotator else folder
 
 
 def _renamed(head: dict[str, NDArray]) -> dict[str, NDArray]:

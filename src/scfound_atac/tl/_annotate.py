@@ -210,9 +210,7 @@ def annotate(
                 labelled = Cells.read(reference, **options)
             n = _NEIGHBORS_NOVELTY if n_neighbors is None else n_neighbors
             beside = None if reference is None else cells  # cells of one object share their axes anyway
-            trained.train(
-                labelled, str(labels_key), query=beside, mode=mode, n_neighbors=n, **run, **finetune_options
-            )
+            trained.train(labelled, str(labels_key), query=beside, mode=mode, n_neighbors=n, **run, **finetune_options)
         columns, probabilities, record = _by_labels(trained, cells, keys, layer, run)
 
     if copy:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
-    Chunks = Iterable[tuple[slice, csr_matrix]]
+    Chunks = Iterable[tuple[slice | NDArray[np.int64], csr_matrix]]
 
 # a, in mean numbers of open OCRs of a cell: as if each class had this many more cells that are as all cells. 5, 20 and 60 were tried.
 _PRIOR_CELLS = 20
@@ -45,22 +45,22 @@ class CountHead:
     ----------
     weights
         ``log(p_kj / b_j)``, (L, n_classes).
-    log_prior
+    log_fraction
         Logarithm of the fraction of the cells in each class, (n_classes,).
     temperature, mixed_temperature
         Logits of this head, and the mixed ones, are divided by them; numbers.
     """
 
     weights: NDArray[np.float32]
-    log_prior: NDArray[np.float32]
+    log_fraction: NDArray[np.float32]
     temperature: NDArray[np.float32]
     mixed_temperature: NDArray[np.float32]
 
     def logits(self, chunks: Chunks, n_cells: int) -> NDArray[np.float64]:
         """Counts on the OCRs of the reference, in chunks of rows -> logits before the temperature, (n_cells, n_classes)."""
-        logits = np.empty((n_cells, len(self.log_prior)))
+        logits = np.empty((n_cells, len(self.log_fraction)))
         for rows, counts in chunks:
-            logits[rows] = _is_open(counts) @ self.weights + self.log_prior
+            logits[rows] = _is_open(counts) @ self.weights + self.log_fraction
         return logits
 
     def mixed(self, probabilities: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,7 +68,9 @@ class CountHead:
         return softmax(self._mixed(probabilities, logits) / float(self.mixed_temperature), axis=1)
 
     def _mixed(self, probabilities: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.log(np.maximum(probabilities, 1e-300)) + _WEIGHT * log_softmax(logits / float(self.temperature), axis=1)
+        return np.log(np.maximum(probabilities, 1e-300)) + _WEIGHT * log_softmax(
+            logits / float(self.temperature), axis=1
+        )
 
     def arrays(self) -> dict[str, NDArray]:
         """The fields by name."""
@@ -105,9 +107,9 @@ def fit_count_head(chunks: Chunks, codes: NDArray[np.int64], n_classes: int) -> 
     a = _PRIOR_CELLS * total / n_cells.sum()
     p = (sums + a * b) / (np.sum(sums, axis=1, keepdims=True) + a)
     weights = np.log(np.divide(p, b, out=np.ones_like(p), where=b > 0)).T  # (L, K); 0 for OCRs that are open in no cell
-    log_prior = np.where(n_cells > 0, np.log(np.maximum(n_cells, 1) / n_cells.sum()), -1e9)
+    log_fraction = np.where(n_cells > 0, np.log(np.maximum(n_cells, 1) / n_cells.sum()), -1e9)
     one = np.array(1, dtype=np.float32)
-    return CountHead(np.ascontiguousarray(weights, np.float32), log_prior.astype(np.float32), one, one)
+    return CountHead(np.ascontiguousarray(weights, np.float32), log_fraction.astype(np.float32), one, one)
 
 
 def calibrated(

@@ -9,8 +9,8 @@ scaled such that cells of a class scatter evenly in all directions, and only the
   come in groups.
 
 Probabilities are calibrated by one temperature (Guo et al. 2017) on cells that were held out. The threshold of novelty is found by leaving
-out each class of the reference in turn; it is higher for classes whose own cells are far apart. It also moves with the median novelty of the
-query, within bounds, because all cells of another donor are somewhat farther from the reference.
+out each class of the reference in turn; it is higher for classes whose own cells are far apart. It also moves with the median novelty of
+the query, within bounds, because all cells of another donor are somewhat farther from the reference.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ class LinearHead:
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> LinearHead:
         """The head whose `arrays` these are."""
         known = {_OLD_NAMES.get(name, name): x for name, x in arrays.items()}
-        known.setdefault("apart", np.ones(len(known["means"]), dtype=np.float32))  # earlier versions did not divide by it
+        known.setdefault(
+            "apart", np.ones(len(known["means"]), dtype=np.float32)
+        )  # earlier versions did not divide by it
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
@@ -368,13 +370,15 @@ def fit_head(
 def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """How much farther apart cells of each class are than cells in general, from 1 to `_MAX_LOOSENESS`: (n_classes,).
 
-    With ``a`` the mean distance of a reference cell to its nearest others, over the root that novelty is divided by, the looseness of class k is ``median(a in k) / median(a)``,
-    clipped.
+    With ``a`` the mean distance of a reference cell to its nearest others, over the root that novelty is divided by, the looseness of class
+    k is ``median(a in k) / median(a)``, clipped.
 
     Cells of a loose class are far from each other without being new. The looseness is clipped, because a class with an unlimited threshold
     would accept every new type, and it is 1 for classes with few cells, which give no reliable estimate.
     """
-    apart = part.distance(features, skip=1) / part.apart[codes]  # (n,); the first neighbour of a reference cell is the cell itself
+    apart = (
+        part.distance(features, skip=1) / part.apart[codes]
+    )  # (n,); the first neighbour of a reference cell is the cell itself
     looseness, general = np.ones(len(part.means)), np.median(apart)
     for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
         if n_cells >= _MIN_LOOSE_CELLS and general > 0:
