@@ -137,8 +137,8 @@ def annotate(
         With a reference, calibrated probability of the most likely label, also for unknown cells. Without one, probability of the name; for
         unknown cells that of their most probable term.
     `adata.obs['cell_type_novelty']` : float
-        With a reference, distance to its nearest cells, relative to how far apart cells of the class are, averaged over `n_neighbors`. Without one, probability that the cell is of none of
-        the types.
+        With a reference, distance to its nearest cells, relative to how far apart cells of the class are, averaged over `n_neighbors`.
+        Without one, probability that the cell is of none of the types.
     `adata.obs['cell_type_ontology_term_id']` : categorical
         Without a reference: Cell Ontology id of the name, ``"unknown"`` for none.
     `adata.obsm['cell_type_probabilities']` : ndarray (n_obs, n_labels), float32
