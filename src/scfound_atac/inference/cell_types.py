@@ -121,13 +121,19 @@ def read_signals(
     return out
 
 
+def n_averaged(n_cells: int, n_neighbors: int) -> int:
+    """Number of cells to average over, the cell itself included: at most `n_neighbors`, fewer if there are few cells, 1 for no average."""
+    n = min(n_neighbors, n_cells // _CELLS_PER_NEIGHBOR)
+    return n if n > 1 else 1
+
+
 def neighborhoods(vectors: NDArray[np.float32] | None, n_cells: int, n_neighbors: int, seed: int = 0) -> csr_matrix:
     """Weights (n, n) that average over each cell and its nearest cells; fewer than `n_neighbors` if there are few cells."""
     from scipy.sparse import csr_matrix, identity
     from sklearn.neighbors import NearestNeighbors
 
-    n_neighbors = min(n_neighbors, n_cells // _CELLS_PER_NEIGHBOR)
-    if vectors is None or n_neighbors < 2:
+    n_neighbors = n_averaged(n_cells, n_neighbors)
+    if vectors is None or n_neighbors == 1:
         return identity(n_cells, dtype=np.float32, format="csr")
     some = np.arange(n_cells)
     if n_cells > _NEIGHBOR_CELLS:

@@ -11,7 +11,7 @@ import pandas as pd
 from ..genome import ocr_names
 from ..genome.elements import load_element_table
 from ..genome.promoters import load_promoters
-from .cell_types import Signals, load_type_weights, neighborhoods, read_signals, weigh_evidence
+from .cell_types import Signals, load_type_weights, n_averaged, neighborhoods, read_signals, weigh_evidence
 from .kinds import kind_of
 from .type_tree import load_type_tree
 
@@ -103,8 +103,11 @@ def name_cells(
     kept = cells if len(there) == len(cells) else cells.subset(there)
     own = read_signals(kept, known, table.n_strata, seed=request.seed, progress=request.progress)
     vectors = None
-    if np.ptp(own.signs, axis=0).any():  # otherwise all cells are equal
-        vectors = _vectors(kept, checkpoint, request, n_neighbors)
+    if (
+        np.ptp(own.signs, axis=0).any() and n_averaged(len(kept), n_neighbors) > 1
+    ):  # without a spread all cells are equal
+        kind = kind_of(checkpoint)
+        vectors = kind.embed(kept, kind.settle(replace(request, n_fit_cells=_N_FIT_CELLS))).vectors
     signals = own.averaged(neighborhoods(vectors, len(kept), n_neighbors, request.seed))
 
     # 2. Evidence, probabilities, and the most specific terms that hold.
@@ -140,14 +143,6 @@ def _refuse_unknown(cells: Cells, known: KnownElements, n_there: int) -> None:
     if not n_there:
         msg = f"No cell of {cells.role} has an open OCR, so there is nothing to name."
         raise ValueError(msg)
-
-
-def _vectors(cells: Cells, checkpoint: Checkpoint, request: Request, n_neighbors: int) -> NDArray[np.float32] | None:
-    """The embedding in which neighbours are sought; None if there are too few cells for any."""
-    if neighborhoods(np.zeros((len(cells), 1), np.float32), len(cells), n_neighbors).nnz == len(cells):
-        return None
-    kind = kind_of(checkpoint)
-    return kind.embed(cells, kind.settle(replace(request, n_fit_cells=_N_FIT_CELLS))).vectors
 
 
 def evidence_table(cells: Cells, named: NamedCells, codes: NDArray[np.int64], groups: Sequence[str]) -> pd.DataFrame:
