@@ -8,7 +8,7 @@ import numpy as np
 
 _TEXTS = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "rna_modality"))
 _LAYERS = frozenset(("layer", "reference_layer", "rna_layer"))
-_SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured"))
+_SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured", "joint"))
 # The smallest value, or None if the function itself says what is too small.
 _WHOLE: dict[str, int | None] = {
     "seed": 0,

@@ -161,3 +161,10 @@ def test_bone_marrow(data_dir: Path) -> None:
     assert (scores.loc["auc"] > 0.8).all()
     assert (scores.loc["ece"] < 0.25).all()
     assert scores.loc["macro_f1"].max() > 0.35
+
+
+def test_axes_of_both(pair: tuple[MuData, MuData], labels: dict[str, pd.DataFrame]) -> None:
+    joint = sfa.bench.annotation_baselines(*pair, "cell_type", joint=True)
+    for name, probabilities in joint.items():
+        assert accuracy(pair[1]["atac"].obs["cell_type"], probabilities) > 0.85, name
+        assert name == "lsi-knn" or not np.array_equal(probabilities, labels[name]), name

@@ -102,3 +102,37 @@ def test_features_without_shared_ocrs(tiny_backbones, adata, make_labelled):
     assert read.measured is None
     assert 0 < read.fraction_ocrs < 0.05
     assert read.all().shape == (60, 16)
+
+
+def test_axes_of_reference_and_query(tiny_backbones, adata, make_labelled):
+    checkpoint, cells = tiny_backbones["region-set"], Cells.read(adata)
+    query = make_labelled(40, seed=1)
+    both = CellFeatures.fit(checkpoint, cells, query=Cells.read(query), n_components=8).view
+    alone = CellFeatures.fit(checkpoint, cells, n_components=8).view
+    assert both.axes.shape == (400, 8)
+    assert not np.allclose(both.idf, alone.idf)
+    # OCRs that the query lacks have no weight; the order of its OCRs does not matter
+    half = query[:, ::-2].copy()
+    shared = CellFeatures.fit(checkpoint, cells, query=Cells.read(half), n_components=8).view
+    assert (shared.idf[::2] == 0).all() != (shared.idf[1::2] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(shared(Cells.read(half)), axis=1), 1, rtol=1e-5)
+    # a query with hardly any OCR of the reference changes nothing
+    few = query[:, :10].copy()
+    same = CellFeatures.fit(checkpoint, cells, query=Cells.read(few), n_components=8).view
+    np.testing.assert_array_equal(same.axes, alone.axes)
+
+
+def test_reference_and_query_share_the_cells_that_are_fitted(tiny_backbones, adata, make_labelled, monkeypatch):
+    seen = []
+    fit = MeasuredView.fit.__func__
+
+    def watched(cls, cells, rows, **kwargs):
+        seen.append((len(rows), len(kwargs["query"][1])))
+        return fit(cls, cells, rows, **kwargs)
+
+    monkeypatch.setattr(MeasuredView, "fit", classmethod(watched))
+    cells = Cells.read(adata)
+    for n_query, n_fit_cells in ((100, 60), (20, 60), (100, 400)):
+        query = Cells.read(make_labelled(n_query, seed=1))
+        CellFeatures.fit(tiny_backbones["region-set"], cells, query=query, n_fit_cells=n_fit_cells)
+    assert seen == [(30, 30), (40, 20), (60, 100)]

@@ -143,7 +143,7 @@ def test_labels_key_with_a_slash_needs_another_name(backbone, reference, query, 
 
 def test_trained_annotator_and_its_folder(backbone, reference, query, tmp_path):
     plain = sfa.tl.annotate(query, reference=reference, labels_key=KEY, model=backbone, copy=True)
-    annotator = sfa.model.CellAnnotator(backbone).train(reference, KEY)
+    annotator = sfa.model.CellAnnotator(backbone).train(reference, KEY, query=query)
     folder = annotator.save(tmp_path / "mine")
     for trained in (annotator, folder, str(folder)):
         same(sfa.tl.annotate(query, annotator=trained, copy=True), plain)
@@ -213,3 +213,27 @@ def test_unreadable_query_is_told_before_anything_is_trained(backbone, reference
 def test_no_folder_of_an_annotator(query, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no saved CellAnnotator"):
         sfa.tl.annotate(query, annotator=tmp_path)
+
+
+def test_annotator_of_the_package():
+    atac = sfa.datasets.pbmc_multiome_sample()["atac"]
+    query = atac[:400].copy()
+    truth = query.obs.pop(KEY).astype(str)
+    sfa.tl.annotate(query, annotator="bone-marrow")
+    best = query.obs[f"{KEY}_best"].astype(str)
+    assert not any(name[0].isdigit() for name in query.uns[f"{KEY}_annotation"]["labels"])
+    assert (
+        best[truth.str.contains("Mono").to_numpy()].isin(["CD14 monocyte", "granulocyte-monocyte progenitor"]).mean()
+        > 0.6
+    )
+    assert (best[truth.str.contains("naive B|memory B").to_numpy()] == "B cell").mean() > 0.8
+    one = atac[[0]].copy()
+    sfa.tl.annotate(one, annotator="bone-marrow")
+    assert np.isfinite(one.obs[f"{KEY}_novelty"]).all()
+
+
+def test_annotator_of_the_package_is_no_network(query):
+    assert sfa.hub.list_models().loc["bone-marrow", "model_class"] == "CellAnnotator"
+    with pytest.raises(ValueError, match=r"'bone-marrow' is a trained annotator.*annotator='bone-marrow'"):
+        sfa.tl.embed(query, model="bone-marrow")
+    assert sum(path.stat().st_size for path in sfa.hub.fetch("bone-marrow").iterdir()) < 1e6

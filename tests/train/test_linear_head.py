@@ -234,3 +234,24 @@ def test_other_ocrs_move_the_threshold(n_query):
     assert lenient < strict
     new = moved[: n_query // 10] + 30
     assert head.judge(np.concatenate([moved, new]), same_ocrs=False)[1][n_query:].mean() > 0.8
+
+
+def test_a_query_of_new_cells_alone_is_still_found_and_a_shifted_one_is_not():
+    x, codes = planted(1000, apart=8)
+    head, _ = fit(x[codes != 3], codes[codes != 3], 3)
+    query, truth = planted(2000, apart=8, seed=1)
+    assert head.judge(query[truth == 3])[1].mean() > 0.9
+    known = query[truth != 3]
+    farther = head.means[truth[truth != 3]] @ np.linalg.pinv(head.projection) + head.center
+    farther = (farther + 1.06 * (known - farther)).astype(np.float32)
+    assert head.judge(farther)[1].mean() < 0.1
+
+
+def test_novelty_is_relative_to_how_far_apart_a_class_is():
+    x, codes = planted(1000, apart=8)
+    spread = np.where(codes == 1, 3.0, 1.0)[:, None]
+    means = np.stack([x[codes == c].mean(0) for c in range(4)])[codes]
+    head, _ = fit((means + spread * (x - means)).astype(np.float32), codes, 4)
+    assert head.apart[1] > 1.3 * head.apart[[0, 2, 3]].max()
+    old = LinearHead.from_arrays({name: array for name, array in head.arrays().items() if name != "apart"})
+    np.testing.assert_array_equal(old.novelty(x, n_neighbors=0), head.distance(x))

@@ -35,6 +35,7 @@ def annotation_baselines(
     methods: Iterable[AnnotationMethod] = ANNOTATION_METHODS,
     layer: str | None = None,
     n_components: int = 50,
+    joint: bool = False,
     seed: int = 0,
     modality: str | None = None,
 ) -> dict[str, pd.DataFrame]:
@@ -42,7 +43,8 @@ def annotation_baselines(
 
     Everything is learned from the reference: document frequencies, axes of LSI, the classifier, and its settings, for which the best
     macro-F1 in threefold cross-validation decides. One temperature, fitted on the cells held out there, calibrates the probabilities. The
-    query is only projected. `scfound_atac.bench.annotation_scores` computes scores of the result.
+    query is only projected, unless document frequencies and axes are `joint`. `scfound_atac.bench.annotation_scores` computes scores of the
+    result.
 
     - ``"lsi-logistic"``: multinomial logistic regression on the components of LSI (as `scfound_atac.pp.lsi`), standardised; C is
       0.01, 0.1 or 1, and classes are weighted equally or by their size.
@@ -64,6 +66,8 @@ def annotation_baselines(
         {layer}
     n_components
         Maximum number of components of LSI.
+    joint
+        Fit document frequencies and axes of LSI to reference and query together, as `scfound_atac.tl.annotate` fits its own axes.
     seed
         Random seed of LSI and of the folds.
     modality
@@ -81,13 +85,13 @@ def annotation_baselines(
         If a method is unknown, there are fewer than two labels, the query lacks OCRs of the reference, or values are not counts.
     """
     chosen = chosen_methods(methods, ANNOTATION_METHODS)
-    check_arguments(n_components=n_components, seed=seed)
+    check_arguments(n_components=n_components, joint=joint, seed=seed)
     source, target = (
         Cells.read(data, layer=layer, modality=modality, role=role, values="any", coordinates=False)
         for data, role in ((reference, "reference"), (query, "query"))
     )
     codes, labels = read_labels(source.column(labels_key), labels_key, role=source.role)
     order, labelled = same_ocrs(source, target), np.flatnonzero(codes >= 0)
-    space = LSISpace(source.to_memory(labelled), target.to_memory()[:, order], n_components, seed)
+    space = LSISpace(source.to_memory(labelled), target.to_memory()[:, order], n_components, seed, joint=joint)
     found = {name: label_probabilities(name, space, codes[labelled], seed) for name in chosen}
     return {name: pd.DataFrame(p, target.index.copy(), pd.Index(labels)) for name, p in found.items()}

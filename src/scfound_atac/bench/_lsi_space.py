@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from scipy.sparse import vstack
 
 from ..data.tfidf import inverse_document_frequency, tfidf, without_depth
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 
 class LSISpace:
-    """Representations of training and test cells, fitted on the training cells only, and computed when first needed."""
+    """Representations of training and test cells, fitted on the training cells only or on both, and computed when first needed."""
 
-    def __init__(self, train: sparse.csr_matrix, test: sparse.csr_matrix, n_components: int, seed: int) -> None:
+    def __init__(
+        self, train: sparse.csr_matrix, test: sparse.csr_matrix, n_components: int, seed: int, *, joint: bool = False
+    ) -> None:
         if min(train.shape) < 2:
             msg = f"Baselines need at least 2 training cells and 2 OCRs, got {train.shape[0]} x {train.shape[1]}."
             raise ValueError(msg)
@@ -30,8 +33,8 @@ class LSISpace:
         if not self._depth.any():
             msg = "The training cells have no counts."
             raise ValueError(msg)
-        self._n_components, self._seed = n_components, seed
-        idf = inverse_document_frequency(train)
+        self._n_components, self._seed, self._joint = n_components, seed, joint
+        idf = inverse_document_frequency(vstack([train, test], format="csr") if joint else train)
         self.tfidf = tfidf(train, idf), tfidf(test, idf)
 
     @cached_property
@@ -49,7 +52,8 @@ class LSISpace:
 
         train, test = self.tfidf
         svd = TruncatedSVD(min(self._n_components + 1, *(n - 1 for n in train.shape)), random_state=self._seed)
-        of_train = svd.fit_transform(train).astype(np.float32)
+        svd.fit(vstack([train, test], format="csr") if self._joint else train)
+        of_train = svd.transform(train).astype(np.float32)
         kept = without_depth(of_train, self._depth)[: self._n_components]
         # Both are projected in the same way, so that a training cell among the test cells gets the same coordinates.
         return tuple((cells @ svd.components_[kept].T).astype(np.float32) for cells in (train, test))

@@ -24,6 +24,7 @@ from .checkpoint import (
     save,
     sha256_of,
 )
+from .registry import get_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +87,9 @@ def load(model: str | Path) -> Checkpoint:
         raise FileNotFoundError(msg)
     from ._fetch import fetch
 
+    if get_entry(model).is_annotator:
+        msg = f"{model!r} is a trained annotator, not a network: use sfa.tl.annotate(adata, annotator={model!r})."
+        raise ValueError(msg)
     return _load_folder(fetch(model), name=model)
 
 

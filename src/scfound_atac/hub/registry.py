@@ -49,6 +49,11 @@ class ModelEntry:
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
     @property
+    def is_annotator(self) -> bool:
+        """Whether this is no network but a trained annotator, for `scfound_atac.tl.annotate`."""
+        return self.model_class == "CellAnnotator"
+
+    @property
     def bundled_dir(self) -> Path | None:
         """Folder of the weights inside the package; None for a model that is downloaded."""
         return None if self.bundled is None else BUNDLED_DIR / self.bundled

@@ -1,8 +1,8 @@
 """Features of cells for heads: the vector of the backbone, and spectral components of the counts on the OCRs of the reference.
 
-The vector only depends on the open OCRs of the cell, for any OCR set. The axes of the spectral components are fitted to the reference. A
-query with other OCRs is mapped to those of the reference by overlap: OCRs of the reference that the query lacks count as closed, and OCRs
-that the reference lacks are ignored.
+The vector only depends on the open OCRs of the cell, for any OCR set. The axes of the spectral components are fitted to the reference or,
+if the query is known by then, to both together, on the OCRs that both have. A query with other OCRs is mapped to those of the reference by
+overlap: OCRs of the reference that the query lacks count as closed, and OCRs that the reference lacks are ignored.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from .kinds import kind_of
 from .spectral import spectral_fit, unit_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -51,30 +53,60 @@ class MeasuredView:
     axes: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, cells: Cells, rows: NDArray[np.int64], *, n_components: int, seed: int = 0) -> MeasuredView:
-        """Fit at most `n_components` axes to the cells `rows`."""
-        fit = spectral_fit(cells.to_memory(rows), n_components + 1, seed, tolerance=_TOLERANCE)
-        return cls(cells.ocrs[["chrom", "start", "end"]].reset_index(drop=True), fit.idf, fit.axes[:, 1:])
+    def fit(
+        cls,
+        cells: Cells,
+        rows: NDArray[np.int64],
+        *,
+        n_components: int,
+        seed: int = 0,
+        query: tuple[Cells, NDArray[np.int64]] | None = None,
+    ) -> MeasuredView:
+        """Fit at most `n_components` axes to the cells `rows` and, if given, to those of the query on the OCRs that both have.
+
+        A query that overlaps hardly any OCR is left out.
+        """
+        from scipy.sparse import diags, vstack
+
+        ocrs = cells.ocrs[["chrom", "start", "end"]].reset_index(drop=True)
+        counts, shared = cells.to_memory(rows), np.ones(len(ocrs), dtype=np.float32)
+        if query is not None:
+            others, other_rows = query
+            transfer = _transfer(others.ocrs, ocrs)
+            is_shared = transfer.getnnz(axis=0) > 0
+            if is_shared.mean() >= MIN_SHARED_OCRS:
+                shared = is_shared.astype(np.float32)
+                both = vstack([counts, others.to_memory(other_rows) @ transfer])
+                counts = (both @ diags(shared)).tocsr()
+                counts.eliminate_zeros()
+        fit = spectral_fit(counts, n_components + 1, seed, tolerance=_TOLERANCE)
+        return cls(ocrs, fit.idf * shared, fit.axes[:, 1:])
 
     def __call__(self, cells: Cells) -> NDArray[np.float32]:
         """Coordinates of cells along the axes, scaled to length 1, (n_cells, k); 0 for cells without a common OCR."""
-        transfer = self._transfer(cells.ocrs)
         view = np.empty((len(cells), self.axes.shape[1]), dtype=np.float32)
-        for rows, chunk in cells.iter_rows():
-            view[rows] = unit_rows((chunk @ transfer).tocsr(), self.idf) @ self.axes
+        for rows, counts in self.counts(cells):
+            view[rows] = unit_rows(counts, self.idf) @ self.axes
         return view / np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-12)
 
     def coverage(self, ocrs: pd.DataFrame) -> float:
         """Fraction of the OCRs of the reference that overlap one of `ocrs`."""
         return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)
 
-    def _transfer(self, ocrs: pd.DataFrame) -> csr_matrix:
-        """Matrix (n_ocrs, L) that maps OCRs to those of the reference, each to the one with most common bases."""
-        from scipy.sparse import csr_matrix
+    def counts(self, cells: Cells) -> Iterator[tuple[slice | NDArray[np.int64], csr_matrix]]:
+        """Rows of cells and their counts on the OCRs of the reference, in chunks."""
+        transfer = _transfer(cells.ocrs, self.ocrs)
+        for rows, chunk in cells.iter_rows():
+            yield rows, (chunk @ transfer).tocsr()
 
-        best = best_overlaps(ocrs, self.ocrs)
-        ones = np.ones(len(best), dtype=np.float32)
-        return csr_matrix((ones, (best["a"], best["b"])), shape=(len(ocrs), len(self.ocrs)))
+
+def _transfer(ocrs: pd.DataFrame, reference: pd.DataFrame) -> csr_matrix:
+    """Matrix (n_ocrs, L) that maps OCRs to those of the reference, each to the one with most common bases."""
+    from scipy.sparse import csr_matrix
+
+    best = best_overlaps(ocrs, reference)
+    ones = np.ones(len(best), dtype=np.float32)
+    return csr_matrix((ones, (best["a"], best["b"])), shape=(len(ocrs), len(reference)))
 
 
 class Features(NamedTuple):
@@ -106,14 +138,19 @@ class CellFeatures:
         cells: Cells,
         *,
         measured: bool = True,
+        n_components: int = N_MEASURED,
         n_fit_cells: int = N_FIT_CELLS,
         seed: int = 0,
+        query: Cells | None = None,
     ) -> CellFeatures:
-        """Fit the measured view to a reference, to at most `n_fit_cells` of its cells."""
+        """Fit the measured view to a reference and, if given, to the query: to at most `n_fit_cells` cells, each having a claim to half."""
         if not measured:
             return cls(checkpoint, None)
-        rows = fit_rows(cells.names, n_fit_cells, seed)
-        return cls(checkpoint, MeasuredView.fit(cells, rows, n_components=N_MEASURED, seed=seed))
+        of_query = 0 if query is None else min(len(query), max(n_fit_cells // 2, n_fit_cells - len(cells)))
+        rows = fit_rows(cells.names, n_fit_cells - of_query, seed)
+        others = None if query is None else (query, fit_rows(query.names, of_query, seed))
+        view = MeasuredView.fit(cells, rows, n_components=n_components, seed=seed, query=others)
+        return cls(checkpoint, view)
 
     def __call__(
         self,

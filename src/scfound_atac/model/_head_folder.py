@@ -1,4 +1,8 @@
-"""A folder with a head and its backbone: ``model.safetensors`` and ``config.json`` of the backbone, and the files of the head."""
+"""A folder with a head and its backbone: ``model.safetensors`` and ``config.json`` of the backbone, and the files of the head.
+
+The heads in the package are kept small: in place of a backbone they have the name of one that is in the package, too, and large arrays are
+stored in whole numbers from -127 to 127, with a unit per column. ``scripts/build_bone_marrow_annotator.py`` writes them in this form.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FORMAT_VERSION = 1
+UNIT = ".unit"
+"""Ends the name of the units of an array that is stored in whole numbers."""
 _FACTS, _ARRAYS, _VIEW_OCRS, _OCRS = "head.json", "head.safetensors", "view_ocrs.tsv.gz", "head_ocrs.tsv.gz"
 
 
@@ -108,7 +114,7 @@ def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
         msg = f"A saved {kind} is opened by the path of its folder; got {type(folder).__name__}."
         raise TypeError(msg)
     folder = Path(folder)
-    missing = [name for name in (_FACTS, _ARRAYS, WEIGHTS_FILE) if not (folder / name).is_file()]
+    missing = [name for name in (_FACTS, _ARRAYS) if not (folder / name).is_file()]
     if missing:
         msg = f"{folder} holds no saved {kind}: {', '.join(missing)} is missing."
         raise FileNotFoundError(msg)
@@ -124,11 +130,22 @@ def read_head_folder(folder: str | Path, kind: str) -> HeadFolder:
     if facts["format_version"] > _FORMAT_VERSION:
         msg = f"{folder} was written by a newer version of the package; run `pip install -U scfound-atac`."
         raise ValueError(msg)
+    backbone = facts.get("backbone")
+    if backbone is None and not (folder / WEIGHTS_FILE).is_file():
+        msg = f"{folder} holds no saved {kind}: {WEIGHTS_FILE} is missing."
+        raise FileNotFoundError(msg)
+    arrays = {name: _whole(name, arrays) for name in arrays if not name.endswith(UNIT)}
     view = None
     if "view/idf" in arrays:
         view = MeasuredView(_read_ocrs(folder / _VIEW_OCRS), arrays.pop("view/idf"), arrays.pop("view/axes"))
     ocrs = _read_ocrs(folder / _OCRS) if (folder / _OCRS).is_file() else None
-    return HeadFolder(kind, CellFeatures(load(folder), view), facts, arrays, ocrs)
+    return HeadFolder(kind, CellFeatures(load(backbone or folder), view), facts, arrays, ocrs)
+
+
+def _whole(name: str, arrays: Mapping[str, NDArray]) -> NDArray:
+    """The array in single precision, if it is stored in whole numbers."""
+    unit = arrays.get(name + UNIT)
+    return arrays[name] if unit is None else arrays[name].astype(np.float32) * unit
 
 
 def _read_ocrs(path: Path) -> pd.DataFrame:

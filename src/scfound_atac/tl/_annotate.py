@@ -65,7 +65,8 @@ def annotate(
     ontology whose probability reaches `min_confidence`: ``"naive B cell"`` if the data say so, or ``"lymphocyte"``, or ``"unknown"``.
 
     **With** a reference, a pretrained network reads the cells of both. A linear head learns the labels of the reference from the vectors of
-    the network and from spectral components of the counts (`scfound_atac.model.CellAnnotator`), and cells that resemble none of its labels
+    the network and from spectral components of the counts (`scfound_atac.model.CellAnnotator`), whose axes are fitted to reference and
+    query together, and cells that resemble none of its labels
     are marked. The query may have other OCRs than the reference: where they overlap, the counts are compared as well; elsewhere, labels
     rest on what is known of the open regions. Confidence is calibrated on held-out cells of the reference, so it is too optimistic for a
     query from another laboratory.
@@ -79,8 +80,8 @@ def annotate(
     labels_key
         Column of ``obs`` of the reference with the labels. Cells without a label are left out.
     annotator
-        A trained `scfound_atac.model.CellAnnotator`, or the folder of one, instead of `reference` and `labels_key`. Model, mode, seed and
-        number of neighbours are then those of its training.
+        A trained `scfound_atac.model.CellAnnotator`, the folder of one, or the name of one in the package (``"bone-marrow"``), instead of
+        `reference` and `labels_key`. Model, mode, seed and number of neighbours are then those of its training.
     candidates
         Without a reference: what the cells can be, if that is known. Terms of the Cell Ontology by name, synonym or id (``"T cell"``,
         ``"CL:0000084"``), with all types below them, or tissues (``"Blood"``, ``"Brain"``). All types if None.
@@ -127,16 +128,17 @@ def annotate(
 
     `adata.obs['cell_type_pred']` : categorical
         Name of the cell, or ``"unknown"``. With a reference, cells without an open OCR are unknown, and cells whose novelty exceeds a
-        threshold. The threshold is found by leaving out each label of the reference in turn. If the query has other OCRs than the
-        reference, the threshold is shifted with the median novelty of the query, which assumes that most of its cells are of known types.
+        threshold. The threshold is found by leaving out each label of the reference in turn. It is raised with the median novelty of the
+        query, up to a quarter or, if the query has other OCRs than the reference, without bounds: most of its cells are assumed to be of
+        known types.
     `adata.obs['cell_type_best']` : categorical
         The most probable label, also for cells that are marked as unknown; without a reference the most probable of the types.
     `adata.obs['cell_type_confidence']` : float
         With a reference, calibrated probability of the most likely label, also for unknown cells. Without one, probability of the name; for
         unknown cells that of their most probable term.
     `adata.obs['cell_type_novelty']` : float
-        With a reference, distance to its nearest cells, averaged over `n_neighbors`. Without one, probability that the cell is of none of
-        the types.
+        With a reference, distance to its nearest cells, relative to how far apart cells of the class are, averaged over `n_neighbors`.
+        Without one, probability that the cell is of none of the types.
     `adata.obs['cell_type_ontology_term_id']` : categorical
         Without a reference: Cell Ontology id of the name, ``"unknown"`` for none.
     `adata.obsm['cell_type_probabilities']` : ndarray (n_obs, n_labels), float32
@@ -209,7 +211,9 @@ def annotate(
                 options = {**common, "layer": reference_layer, "role": "reference", "layer_argument": "reference_layer"}
                 labelled = Cells.read(reference, **options)
             n = _NEIGHBORS_NOVELTY if n_neighbors is None else n_neighbors
-            trained.train(labelled, str(labels_key), mode=mode, n_neighbors=n, **run, **finetune_options)
+            # Axes that are fitted to the query depend on all of its cells; labelled cells of one object share its axes anyway.
+            beside = cells if reference is not None and n > 0 else None
+            trained.train(labelled, str(labels_key), query=beside, mode=mode, n_neighbors=n, **run, **finetune_options)
         columns, probabilities, record = _by_labels(trained, cells, keys, layer, run)
 
     if copy:

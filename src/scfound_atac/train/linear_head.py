@@ -4,11 +4,13 @@ Linear discriminant analysis with one covariance for all classes, shrunk towards
 scaled such that cells of a class scatter evenly in all directions, and only the directions in which class means differ are kept. There:
 
 - the logit of a class is minus half the squared distance to its mean, plus the log of its fraction of the reference;
-- the novelty of a cell is the mean distance to its nearest reference cells, averaged over the cell's neighbours in the query, because a
-  single cell is sparse and cells of a type that the reference lacks come in groups.
+- the novelty of a cell is the mean distance to its nearest reference cells, divided by the square root of how far apart cells of its class
+  are, and averaged over the cell's neighbours in the query, because a single cell is sparse and cells of a type that the reference lacks
+  come in groups.
 
 Probabilities are calibrated by one temperature (Guo et al. 2017) on cells that were held out. The threshold of novelty is found by leaving
-out each class of the reference in turn; it is higher for classes whose own cells are far apart.
+out each class of the reference in turn; it is higher for classes whose own cells are far apart. It also moves with the median novelty of
+the query, within bounds, because all cells of another donor are somewhat farther from the reference.
 """
 
 from __future__ import annotations
@@ -47,8 +49,9 @@ _MIN_TEMPERATURE = 0.5
 # Minimum number of cells of a class for an estimate of its looseness, and the maximum factor by which its threshold is raised, because a
 # class with an unlimited threshold accepts every new type.
 _MIN_LOOSE_CELLS, _MAX_LOOSENESS = 10, 1.5
-# Minimum number of query cells whose median estimates how much other OCRs increase the novelty of all of them.
-_MIN_TYPICAL_CELLS = 50
+# Minimum number of query cells whose median estimates how much farther from the reference all of them are, and the maximum factor by which
+# that moves the threshold if the OCRs are the same, so that a query of new types alone is still found.
+_MIN_TYPICAL_CELLS, _MAX_SHIFT = 50, 1.25
 # Maximum number of classes that are left out in turn, the largest ones, which bounds the number of fitted heads; maximum and minimum
 # number of cells of such a class, as fewer cells give no usable fraction.
 _MAX_CLASSES, _MAX_CELLS, _MIN_CELLS = 50, 500, 5
@@ -75,6 +78,8 @@ class LinearHead:
         to; (2, n_classes).
     typical
         Median novelty of known cells, single and averaged; (2,).
+    apart
+        Square root of how far apart cells of each class are, relative to cells in general; (n_classes,).
     """
 
     center: NDArray[np.float32]
@@ -85,6 +90,7 @@ class LinearHead:
     temperature: NDArray[np.float32]
     thresholds: NDArray[np.float32]
     typical: NDArray[np.float32]
+    apart: NDArray[np.float32]
 
     def coordinates(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (n, d) -> coordinates (n, m)."""
@@ -114,13 +120,13 @@ class LinearHead:
         return np.concatenate([nearest.kneighbors(x)[0][:, skip:].mean(axis=1, dtype=np.float64) for x in blocks])
 
     def novelty(self, features: NDArray[np.float32], *, n_neighbors: int = _N_NEIGHBORS) -> NDArray[np.float64]:
-        """Distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
+        """Relative distance to the nearest reference cells, (n,), averaged over each cell and `n_neighbors` others of these cells.
 
         With 0 neighbours each cell is judged by itself.
         """
         from sklearn.neighbors import NearestNeighbors
 
-        own = self.distance(features)
+        own = self.distance(features) / self.apart[self.nearest(features)]
         if not n_neighbors or len(own) < 2:
             return own
         # Neighbours are found by all features, because a type that the reference lacks may differ in other directions than known types.
@@ -134,21 +140,29 @@ class LinearHead:
         return own[among][neighbors].mean(axis=1)
 
     def judge(
-        self, features: NDArray[np.float32], n_neighbors: int = _N_NEIGHBORS, *, same_ocrs: bool = True
+        self,
+        features: NDArray[np.float32],
+        n_neighbors: int = _N_NEIGHBORS,
+        *,
+        codes: NDArray[np.int64] | None = None,
+        same_ocrs: bool = True,
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Novelty, and whether it exceeds the threshold, both (n,). If there are too few cells for neighbours, each is judged by itself.
+        """Novelty, and whether it exceeds the threshold of the cell's class `codes` (the nearest if None), both (n,).
 
-        If the query has other OCRs than the reference, all its cells are farther from it. Most cells are then assumed to be of known types:
-        the threshold is shifted with their median or, for few cells, raised by the factor of the loosest class.
+        If there are too few cells for neighbours, each is judged by itself. Among others, most cells are assumed to be of known types, and
+        the threshold is raised with their median, within bounds. If the query has other OCRs than the reference, all its cells are farther
+        from it: the threshold is then raised without bounds or, for few cells, by the factor of the loosest class.
         """
         is_averaged = _is_averaged(len(features), n_neighbors)
         novelty = self.novelty(features, n_neighbors=n_neighbors if is_averaged else 0)
         thresholds = self.thresholds[int(is_averaged)]
-        if not same_ocrs and len(novelty) >= _MIN_TYPICAL_CELLS:
-            thresholds = thresholds + max(float(np.median(novelty) - self.typical[int(is_averaged)]), 0)
+        if len(novelty) >= _MIN_TYPICAL_CELLS and (is_averaged or not same_ocrs):
+            shift = max(float(np.median(novelty) - self.typical[int(is_averaged)]), 0)
+            bound = (_MAX_SHIFT - 1) * thresholds if same_ocrs else np.inf
+            thresholds = thresholds + np.minimum(shift, bound)
         elif not same_ocrs:
             thresholds = thresholds * _MAX_LOOSENESS
-        return novelty, novelty > thresholds[self.nearest(features)]
+        return novelty, novelty > thresholds[self.nearest(features) if codes is None else codes]
 
     def arrays(self) -> dict[str, NDArray]:
         """The fields by name."""
@@ -158,6 +172,9 @@ class LinearHead:
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> LinearHead:
         """The head whose `arrays` these are."""
         known = {_OLD_NAMES.get(name, name): x for name, x in arrays.items()}
+        known.setdefault(
+            "apart", np.ones(len(known["means"]), dtype=np.float32)
+        )  # earlier versions did not divide by it
         return cls(**{field.name: known[field.name] for field in fields(cls)})
 
 
@@ -231,7 +248,28 @@ def _fit(features: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int
         temperature=np.array(1, dtype=np.float32),
         thresholds=np.full((2, n_classes), np.inf, dtype=np.float32),
         typical=np.full(2, np.inf, dtype=np.float32),
+        apart=_apart(coordinates, codes, rows, n_classes),
     )
+
+
+def _apart(
+    coordinates: NDArray[np.float64], codes: NDArray[np.int64], rows: NDArray[np.int64], n_classes: int
+) -> NDArray[np.float32]:
+    """Square root of the median distance of the cells `rows` of each class to their nearest cells, over that of all; (n_classes,).
+
+    The root was chosen, beside 0 and 1, while looking at classes that were left out of D6T1, D5T1 and PBMC: without it cells of loose
+    classes rank among the new ones, and with the whole distance new cells that are taken for such a class do not.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    reference = coordinates[rows]
+    nearest = NearestNeighbors(n_neighbors=min(_N_NEAREST + 1, len(rows)), algorithm="brute").fit(reference)
+    distance = np.concatenate([nearest.kneighbors(x)[0][:, 1:].mean(axis=1) for x in _blocks(reference)])
+    apart, general = np.ones(n_classes), np.median(distance)
+    for code, n_cells in zip(*np.unique(codes[rows], return_counts=True), strict=True):
+        if n_cells >= _MIN_LOOSE_CELLS and general > 0:
+            apart[code] = np.sqrt(np.median(distance[codes[rows] == code]) / general)
+    return np.maximum(apart, 0.1).astype(np.float32)
 
 
 def hold_out(
@@ -332,13 +370,15 @@ def fit_head(
 def _looseness(part: LinearHead, features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.float64]:
     """How much farther apart cells of each class are than cells in general, from 1 to `_MAX_LOOSENESS`: (n_classes,).
 
-    With ``a`` the mean distance of a reference cell to its nearest others, the looseness of class k is ``median(a in k) / median(a)``,
-    clipped.
+    With ``a`` the mean distance of a reference cell to its nearest others, over the root that novelty is divided by, the looseness of class
+    k is ``median(a in k) / median(a)``, clipped.
 
     Cells of a loose class are far from each other without being new. The looseness is clipped, because a class with an unlimited threshold
     would accept every new type, and it is 1 for classes with few cells, which give no reliable estimate.
     """
-    apart = part.distance(features, skip=1)  # (n,); the first neighbour of a reference cell is the cell itself
+    apart = (
+        part.distance(features, skip=1) / part.apart[codes]
+    )  # (n,); the first neighbour of a reference cell is the cell itself
     looseness, general = np.ones(len(part.means)), np.median(apart)
     for code, n_cells in zip(*np.unique(codes, return_counts=True), strict=True):
         if n_cells >= _MIN_LOOSE_CELLS and general > 0:
