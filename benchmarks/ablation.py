@@ -60,8 +60,8 @@ def linear_mixture(adata: ad.AnnData) -> np.ndarray:
     vectors, _, _ = embed_mixture(
         cells,
         read,
-        mix=None,
-        order=np.arange(cells.n_ocrs),
+        mix=0.67,
+        kept=np.ones(cells.n_ocrs, dtype=bool),
         n_components=N_COMPONENTS,
         fit_rows=np.arange(len(cells)),
         progress=False,

@@ -56,7 +56,7 @@ class Checkpoint:
         ``"ChromFound"``, ``"RegionSet"``, ``"EpiFoundation"``, or one of the linear models `LINEAR_MODELS`.
     mix
         For linear models on the region table: weight of the profile from the table relative to TF-IDF, or None for no TF-IDF. For
-        region-set: weight of the cell vector relative to the counts, or None to derive it from the cells.
+        region-set: weight of the cell vector relative to the counts, or None for the default.
     regions
         File of the region table with which the weights were trained; None for that of the package.
     vocabularies

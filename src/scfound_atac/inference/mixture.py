@@ -5,15 +5,13 @@ Two views of a cell, each a direction (a vector of length 1):
     s   spectral components of its own counts, without the first, which reflects depth (k,)
     u   the vector that a network reads from its open regions                          (d,)
 
-Each is rotated to the directions in which two halves of the same cells agree, and shrunk along each by its reliability
-(`reliability.py`). The two are scaled to Frobenius norms that are the roots of their ratios of signal to noise, that of u times 1.3, so
-that noise has about the same size in both; then they are concatenated and rotated to their common principal components.
+Over the fitted cells, both are centred, scaled to Frobenius norms ``sqrt(r)`` and `mix`, concatenated, and rotated to their common
+principal components.
 
-The embedding of sparse cells therefore rests more on what is known of their regions, and that of deep cells more on their own counts; and
-where the network knows little of the tissue, its vectors agree little between halves, and get little weight.
-
-The spectral components are also shrunk before they are scaled to length 1: the smallest eigenvalue that is computed, ``l_min``, is taken as
-the noise floor, and component j gets the factor ``sqrt((l_j - l_min) / l_j)``.
+The spectrum of the counts determines their weight. The smallest eigenvalue that is computed, ``l_min``, is taken as the noise floor.
+Component j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
+``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. The embedding of sparse cells therefore rests more
+on what is known of their regions, and that of deep cells more on their own counts.
 """
 
 from __future__ import annotations
@@ -22,13 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import block_diag
 from tqdm.auto import tqdm
 
-from .kind import is_known
 from .pca import signs
 from .profiles import only
-from .reliability import halves, reliable_directions
 from .spectral import spectral_fit, unit_rows
 
 if TYPE_CHECKING:
@@ -42,10 +37,9 @@ if TYPE_CHECKING:
 
     CellReader = Callable[[csr_matrix], NDArray[np.float32]]  # counts (cells, L) -> cell vectors of length 1 (cells, d)
 
-# Factor of the weight of the cell vectors. The spectral axes are fitted to the cells whose halves are compared, so that halves agree on
-# them even in noise, and the ratio of signal to noise of the counts comes out too high. Chosen among 0.8, 1, 1.3, 1.6 and 2 on a training
-# donor and simulated cells (benchmarks/logs/mixture.md): at 1.3 no depth loses more than 0.002 in accuracy to the fixed weights of before.
-_KNOWLEDGE = 1.3
+# Norm of the cell vectors, where that of the counts is at most 1. It was chosen while looking at the scores of both bone-marrow
+# donors, PBMC, a multiome bone marrow and simulated cell lines (docs/benchmark.md says so too).
+DEFAULT_MIX = 0.67
 # Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.
 _TOLERANCE = 1e-4
 # A view in which all cells are equal up to this root mean square per cell only contains rounding errors, and gets weight 0.
@@ -82,8 +76,8 @@ def embed_mixture(
     cells: Cells,
     reader: CellReader,
     *,
-    mix: float | None,
-    order: NDArray[np.int64],
+    mix: float,
+    kept: NDArray[np.bool_],
     n_components: int,
     fit_rows: NDArray[np.int64],
     basis: MixtureBasis | None = None,
@@ -99,9 +93,9 @@ def embed_mixture(
     reader
         Computes cell vectors of length 1.
     mix
-        Frobenius norm of the cell vectors relative to that of the spectral components; None to derive it from their reliability.
-    order
-        Numbers of the OCRs that are used, in genome order.
+        Frobenius norm of the cell vectors; that of the spectral components is the root of their fraction above the noise, below 1.
+    kept
+        Mask of the OCRs that are used, shape (n_ocrs,).
     n_components
         Maximum number of spectral components, and of components of the result.
     fit_rows
@@ -122,10 +116,10 @@ def embed_mixture(
     ValueError
         If all fitted cells are equal in both views.
     """
-    variance_ratio, kept = None, is_known(order, cells.n_ocrs)
+    variance_ratio = None
     if basis is None:
         counts = only(cells.to_memory(np.sort(fit_rows)), kept)
-        basis, variance_ratio = _fit(counts, order, reader, mix, n_components, seed)
+        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
     out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
     with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
         for index, chunk in cells.iter_rows():
@@ -137,40 +131,31 @@ def embed_mixture(
 def _views(
     counts: csr_matrix, idf: NDArray[np.float32], axes: NDArray[np.float32], reader: CellReader
 ) -> NDArray[np.float32]:
-    return np.hstack([_unit(unit_rows(counts, idf) @ axes), reader(counts)])
+    measured = unit_rows(counts, idf) @ axes
+    measured /= np.maximum(np.linalg.norm(measured, axis=1, keepdims=True), 1e-12)
+    return np.hstack([measured, reader(counts)])
 
 
 def _fit(
-    counts: csr_matrix,
-    order: NDArray[np.int64],
-    reader: CellReader,
-    mix: float | None,
-    n_components: int,
-    seed: int,
+    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
     # 1. Spectral axes, with two more than requested: the first reflects depth, and the last the noise.
     fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
-    used, shrinkage = _above_noise(fit)
-    axes = fit.axes[:, used] * shrinkage.astype(np.float32)  # (L, k)
+    axes, fraction = _above_noise(fit)  # (L, k)
 
     # 2. Both views of the fitted cells, centred.
     views = _views(counts, fit.idf, axes, reader).astype(np.float64)  # (n, k + d)
     mean, k = views.mean(axis=0), axes.shape[1]
     views -= mean
 
-    # 3. The reliable directions of each view, from two halves of each cell.
-    parts = halves(counts, order)
-    of_counts = reliable_directions(*(_unit(fit.project_part(part, counts)[:, used] * shrinkage) for part in parts))
-    of_regions = reliable_directions(*(reader(part) for part in parts))
+    # 3. One factor for each view, so that their Frobenius norms are sqrt(fraction) and mix.
+    weight = np.empty(views.shape[1])
+    for part, norm in ((slice(0, k), np.sqrt(fraction)), (slice(k, None), mix)):
+        size = np.linalg.norm(views[:, part])
+        weight[part] = norm / size if size > _NO_SPREAD * np.sqrt(len(views)) else 0.0
+    views *= weight
 
-    # 4. One factor for each view, so that its Frobenius norm is the root of its odds, or of its odds times `_KNOWLEDGE` squared.
-    norms = (np.sqrt(of_counts.odds), _KNOWLEDGE * np.sqrt(of_regions.odds)) if mix is None else (1.0, mix)
-    weights = block_diag(
-        _scaled(of_counts.axes, views[:, :k], norms[0]), _scaled(of_regions.axes, views[:, k:], norms[1])
-    )
-    views = views @ weights  # (n, m), with m <= k + d
-
-    # 5. Common principal components: eigenvectors of the m x m covariance.
+    # 4. Common principal components: eigenvectors of the (k + d) x (k + d) covariance.
     values, vectors = np.linalg.eigh(views.T @ views)
     total = values.sum()
     if not total > 0:
@@ -180,27 +165,18 @@ def _fit(
     order = order[values[order] > 1e-10 * total]  # smaller values are due to rounding
     values, vectors = values[order], vectors[:, order]
 
-    # 6. Weights and rotation in one matrix; the largest entry of each component is positive.
-    rotation = weights @ vectors  # (k + d, n_components)
+    # 5. Weights and rotation in one matrix; the largest entry of each component is positive.
+    rotation = weight[:, None] * vectors  # (k + d, n_components)
     rotation *= signs(rotation)
     basis = MixtureBasis(fit.idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
     return basis, values / total
 
 
-def _unit(vectors: NDArray) -> NDArray:
-    """Rows scaled to length 1; rows without any entry stay zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _scaled(axes: NDArray[np.float64], view: NDArray[np.float64], norm: float) -> NDArray[np.float64]:
-    """Axes (d, m), scaled such that the centred `view` (n, d) has the Frobenius norm `norm` along them; 0 if all of its cells are equal."""
-    size = np.linalg.norm(view @ axes)
-    return axes * (norm / size if size > _NO_SPREAD * np.sqrt(len(view)) else 0.0)
-
-
-def _above_noise(fit: SpectralFit) -> tuple[slice, NDArray[np.float64]]:
-    """All components but the first, which reflects depth, and the last, the noise floor; and the factors by which they are shrunk."""
-    values = fit.values[1:]
+def _above_noise(fit: SpectralFit) -> tuple[NDArray[np.float32], float]:
+    """Axes of all components but the first and the last, shrunk as the module says, and the fraction r of the spectrum above the noise."""
+    values = fit.values[1:]  # without the first component, which reflects depth
     if len(values) < 2:
-        return slice(0), np.zeros(0)
-    return slice(1, -1), np.sqrt((values[:-1] - values[-1]) / values[:-1])
+        return fit.axes[:, :0], 0.0
+    signal = values[:-1] - values[-1]  # (k,)
+    shrunk = fit.axes[:, 1:-1] * np.sqrt(signal / values[:-1]).astype(np.float32)
+    return shrunk, float(signal.sum() / values[:-1].sum())

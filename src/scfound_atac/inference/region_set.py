@@ -12,9 +12,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..data import prepare_rows
-from .kind import Basis, Embedded, Kind, Openness, Request
+from .kind import Basis, Embedded, Kind, Openness, Request, is_known
 from .linear import embed_by_profiles
-from .mixture import MixtureBasis, embed_mixture
+from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
 from .pca import PCA
 from .regions import check_known, idf_table, read_idf
 
@@ -67,8 +67,8 @@ class RegionSet(Kind):
         vectors, fitted, variance_ratio = embed_mixture(
             cells,
             NetworkVectors(self.checkpoint, known),
-            mix=self.checkpoint.mix,
-            order=order,
+            mix=DEFAULT_MIX if self.checkpoint.mix is None else self.checkpoint.mix,
+            kept=is_known(order, cells.n_ocrs),
             n_components=request.n_components,  # type: ignore[arg-type]
             fit_rows=request.fit_rows(cells),
             basis=fitted,

@@ -42,30 +42,17 @@ class SpectralFit:
         Axes, shape (L, k). The product of a weighted cell of unit length with them gives its components, up to one factor per cell.
     vectors, values
         Eigenvectors (n_cells, k) and eigenvalues (k,), which are positive and in decreasing order.
-    loadings
-        What each cell adds to the axes, (n_cells, k): ``axes = U^T loadings``.
     """
 
     idf: NDArray[np.float32]
     axes: NDArray[np.float32]
     vectors: NDArray[np.float64]
     values: NDArray[np.float64]
-    loadings: NDArray[np.float64]
 
     @property
     def embedding(self) -> NDArray[np.float32]:
         """Eigenvectors times the square roots of their eigenvalues, (n_cells, k)."""
         return (self.vectors * np.sqrt(self.values)).astype(np.float32)
-
-    def project_part(self, part: csr_matrix, counts: csr_matrix) -> NDArray[np.float64]:
-        """Components of a part of the `counts` of each fitted cell, on the axes of the other cells: (n_cells, L) -> (n_cells, k).
-
-        With p_i the unit row of the part, and u_i that of the cell, this is ``p_i axes - (p_i u_i) loadings_i``. Two parts of a cell then
-        only agree in what it has in common with other cells.
-        """
-        rows = unit_rows(part, self.idf)
-        own = np.asarray(rows.multiply(unit_rows(counts, self.idf)).sum(axis=1)).reshape(-1, 1)
-        return rows @ self.axes - own * self.loadings
 
 
 def unit_length(weighted: csr_matrix) -> csr_matrix:
@@ -116,8 +103,7 @@ def spectral_fit(counts: csr_matrix, n_components: int, seed: int = 0, *, tolera
     k = min(n_components, n_cells - 1)
     if k < 1 or not scale.any():
         empty = np.zeros((n_ocrs, 0), dtype=np.float32)
-        nothing = np.zeros((n_cells, 0))
-        return SpectralFit(idf.astype(np.float32), empty, nothing, np.zeros(0), nothing)
+        return SpectralFit(idf.astype(np.float32), empty, np.zeros((n_cells, 0)), np.zeros(0))
     # 3. Eigenvectors of M.
     if n_cells <= max(_DENSE_CELLS, 2 * k):
         values, vectors = np.linalg.eigh((half @ half.T).toarray() - np.diag(diagonal))
@@ -138,8 +124,6 @@ def spectral_fit(counts: csr_matrix, n_components: int, seed: int = 0, *, tolera
     values, vectors = values[order], vectors[:, order]
     # 4. Axes. The product of a fitted cell with them contains its product with itself, which M leaves out and which adds about the mean
     #    diagonal to each eigenvalue; dividing by the sum corrects for it.
-    gain = np.sqrt(values) / (values + diagonal.mean())
-    axes = (half.T @ vectors) * gain
+    axes = (half.T @ vectors) * (np.sqrt(values) / (values + diagonal.mean()))
     sign = signs(axes)
-    loadings = scale[:, None] * vectors * (gain * sign)
-    return SpectralFit(idf.astype(np.float32), (axes * sign).astype(np.float32), vectors * sign, values, loadings)
+    return SpectralFit(idf.astype(np.float32), (axes * sign).astype(np.float32), vectors * sign, values)
