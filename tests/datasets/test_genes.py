@@ -26,7 +26,8 @@ def test_table() -> None:
 
 
 def test_a_changed_copy_does_not_change_the_table() -> None:
-    sfa.datasets.genes().loc[0, "name"] = "changed"
+    genes = sfa.datasets.genes()
+    genes.loc[0, "name"] = "changed"
     assert sfa.datasets.genes().loc[0, "name"] != "changed"
 
 
