@@ -60,7 +60,7 @@ def annotation_keys(key: str) -> AnnotationKeys:
     return AnnotationKeys(
         labels=f"{key}_pred",
         best=f"{key}_best",
-        terms=f"{key}_ontology_term_id",
+        terms=f"{key}_pred_ontology_term_id",
         confidence=f"{key}_confidence",
         novelty=f"{key}_novelty",
         probabilities=f"{key}_probabilities",

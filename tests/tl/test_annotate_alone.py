@@ -12,7 +12,7 @@ from scipy import sparse
 import scfound_atac as sfa
 
 TYPES = ("hepatocyte", "astrocyte", "classical monocyte", "naive B cell")
-WRITTEN = [f"cell_type_{name}" for name in ("pred", "best", "confidence", "novelty", "ontology_term_id")]
+WRITTEN = [f"cell_type_{name}" for name in ("pred", "best", "confidence", "novelty", "pred_ontology_term_id")]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_names_are_right_and_survive_h5ad(mixture, tmp_path) -> None:
     assert (p.shape, p.dtype) == ((240, 150), np.float32)
     np.testing.assert_allclose(p.sum(axis=1) + cells.obs["cell_type_novelty"], 1, atol=1e-5)
     assert (cells.obs["cell_type_confidence"][named] >= 0.8).all()
-    assert cells.obs["cell_type_ontology_term_id"][named].str.startswith("CL:").all()
+    assert cells.obs["cell_type_pred_ontology_term_id"][named].str.startswith("CL:").all()
     assert record["labels"][p[0].argmax()] == cells.obs["cell_type_best"].iloc[0]
     cells.copy().write_h5ad(tmp_path / "a.h5ad")  # writing makes categories of texts
     assert_equal(ad.read_h5ad(tmp_path / "a.h5ad").uns["cell_type_annotation"]["evidence"], record["evidence"])
@@ -123,6 +123,16 @@ def test_evidence_per_group(mixture) -> None:
     assert (first["fold_in_data"] > 1.5).all()
     assert first["ocrs"].str.match(r"chr\w+:\d+-\d+").all()
     assert first["genes"].str.len().all()
+
+
+def test_terms_of_cellxgene_stay_and_those_of_an_earlier_call_go(mixture) -> None:
+    cells = mixture[::4].copy()
+    cells.obs["cell_type_ontology_term_id"] = "CL:0000000"  # a column that files of CELLxGENE have
+    sfa.tl.annotate(cells)
+    assert (cells.obs["cell_type_ontology_term_id"] == "CL:0000000").all()
+    assert "cell_type_pred_ontology_term_id" in cells.obs
+    sfa.tl.annotate(cells, labels_key="truth", key_added="cell_type")
+    assert "cell_type_pred_ontology_term_id" not in cells.obs
 
 
 def test_mudata(mixture) -> None:

@@ -139,7 +139,7 @@ def annotate(
     `adata.obs['cell_type_novelty']` : float
         With a reference, distance to its nearest cells, relative to how far apart cells of the class are, averaged over `n_neighbors`.
         Without one, probability that the cell is of none of the types.
-    `adata.obs['cell_type_ontology_term_id']` : categorical
+    `adata.obs['cell_type_pred_ontology_term_id']` : categorical
         Without a reference: Cell Ontology id of the name, ``"unknown"`` for none.
     `adata.obsm['cell_type_probabilities']` : ndarray (n_obs, n_labels), float32
         Probability of every label or type, in the order of ``adata.uns['cell_type_annotation']['labels']``.
@@ -219,6 +219,8 @@ def annotate(
     if copy:
         adata = adata.copy()
         atac = get_atac(adata, modality)
+    if keys.terms in atac.obs and keys.terms not in columns:
+        del atac.obs[keys.terms]  # of an earlier call without a reference, whose names are replaced
     for name, values in columns.items():
         atac.obs[name] = values
     atac.obsm[keys.probabilities] = probabilities
