@@ -38,7 +38,6 @@ from scfound_atac.genome import overlaps
 from scfound_atac.genome.elements import load_element_table
 from scfound_atac.inference.cell_types import neighborhoods
 
-T = ("T cell",)
 MARROW = {
     **dict.fromkeys(("22_CD4.M", "24_CD8.CM", "20_CD4.N1", "23_CD8.EM", "19_CD8.N", "21_CD4.N2"), "T cell"),
     **dict.fromkeys(("17_B", "16_Pre.B"), "lymphocyte of B lineage"),

@@ -76,9 +76,14 @@ def shared_docs(documented: T) -> T:
     ------
     KeyError
         If there is no text for a placeholder.
+    ValueError
+        If a placeholder shares its line with other text, so that it would stay as it is.
     """
     if documented.__doc__ is not None:  # python -OO removes docstrings
         documented.__doc__ = _PLACEHOLDER.sub(_text, documented.__doc__)
+        if left := re.search(rf"\{{({'|'.join(PARAMETERS)})\}}", documented.__doc__):
+            msg = f"{left[0]} has to stand on a line of its own."
+            raise ValueError(msg)
     return documented
 
 

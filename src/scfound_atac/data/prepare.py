@@ -34,3 +34,10 @@ def prepare_rows(rows: csr_matrix, *, target_sum: float | None = 1e4, log1p: boo
     if log1p:
         np.log1p(rows.data, out=rows.data)
     return rows
+
+
+def is_open(rows: csr_matrix) -> csr_matrix:
+    """1 for each open OCR, float32, whatever its count; the indices are those of `rows`, not a copy."""
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix((np.ones(rows.nnz, dtype=np.float32), rows.indices, rows.indptr), shape=rows.shape)

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from .._logging import logger
 from ..genome import best_overlaps
+from .prepare import is_open
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,7 +116,7 @@ class Tokenizer:
 
     def _tokens(self, rows: sparse.csr_matrix) -> sparse.csr_matrix:
         """Tokens of cells as the columns that are set: (cells, n_peaks)."""
-        tokens = _is_open(rows) @ self._transfer
+        tokens = is_open(rows) @ self._transfer
         tokens.sort_indices()  # so that the order of columns does not matter
         return tokens
 
@@ -125,7 +126,7 @@ class Tokenizer:
         n_tokens, counts = [], []
         for chunk in chunks:
             n_tokens.append(np.diff(self._tokens(chunk).indptr))
-            counts.append(_is_open(chunk) @ columns)
+            counts.append(is_open(chunk) @ columns)
         n_open, n_lost, n_ambiguous = np.concatenate(counts).astype(np.int64).T
         return Coverage(
             np.concatenate(n_tokens).astype(np.int64),
@@ -148,8 +149,3 @@ class Tokenizer:
         hashed = pd.util.hash_array(np.array([name], dtype=object), hash_key=f"{self.seed:016d}"[:16])
         chosen = np.random.default_rng(hashed).choice(len(tokens), self.max_tokens, replace=False)
         return tokens[np.sort(chosen)]
-
-
-def _is_open(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    ones = np.ones(rows.nnz, dtype=np.float32)
-    return sparse.csr_matrix((ones, rows.indices, rows.indptr), shape=rows.shape)

@@ -41,6 +41,8 @@ import pandas as pd
 from scipy.special import softmax
 from tqdm.auto import tqdm
 
+from ..data import is_open, prepare_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
@@ -91,6 +93,11 @@ class Signals(NamedTuple):
         return Signals(*(np.asarray(neighbors @ x) for x in self))
 
 
+def shares(counts: csr_matrix) -> csr_matrix:
+    """Rows of p of single cells: 1 for each open OCR, divided by their number."""
+    return prepare_rows(is_open(counts), target_sum=1.0, log1p=False)
+
+
 def read_signals(
     cells: Cells, known: KnownElements, n_classes: int, *, seed: int = 0, progress: bool = True
 ) -> Signals:
@@ -111,9 +118,7 @@ def read_signals(
     out = Signals(*(np.zeros((len(cells), k), np.float32) for k in (known.types.shape[1], n_classes, _N_SIGNS)))
     with tqdm(total=len(cells), unit="cells", disable=not progress, desc="cell types") as bar:
         for rows, chunk in cells.iter_rows(chunk_size=_CHUNK):
-            n_open = np.diff(chunk.indptr)
-            values = np.repeat(1 / np.maximum(n_open, 1), n_open).astype(np.float32)
-            p = csr_matrix((values, chunk.indices, chunk.indptr), shape=chunk.shape)
+            p = shares(chunk)
             out.types[rows] = (p @ known.types).toarray()
             out.classes[rows] = (p @ classes).toarray()
             out.signs[rows] = p @ signs

@@ -11,7 +11,7 @@ import pandas as pd
 from ..genome import ocr_names
 from ..genome.elements import load_element_table
 from ..genome.promoters import load_promoters
-from .cell_types import Signals, load_type_weights, n_averaged, neighborhoods, read_signals, weigh_evidence
+from .cell_types import Signals, load_type_weights, n_averaged, neighborhoods, read_signals, shares, weigh_evidence
 from .kinds import kind_of
 from .type_tree import load_type_tree
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_matrix
 
     from ..data import Cells
     from ..genome.elements import KnownElements
@@ -209,19 +208,12 @@ def _described(ocrs: pd.DataFrame) -> dict[str, Any]:
 
 def _profiles(cells: Cells, codes: NDArray[np.int64], n_groups: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Mean over the cells of each group of their open OCRs divided by the number of these, (n_groups, n_ocrs), and numbers of cells."""
-    profiles = np.zeros((n_groups, cells.n_ocrs))
-    for rows, chunk in cells.iter_rows():
-        profiles += _summed(chunk, codes[rows], n_groups)
-    n_cells = np.bincount(codes[codes >= 0], minlength=n_groups)
-    return profiles / np.maximum(n_cells, 1)[:, None], n_cells
-
-
-def _summed(chunk: csr_matrix, codes: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:
     from scipy.sparse import csr_matrix
 
-    n_open = np.diff(chunk.indptr)
-    used = np.flatnonzero((codes >= 0) & (n_open > 0))
-    weights = 1.0 / n_open[used]
-    member = csr_matrix((weights, (codes[used], used)), shape=(n_groups, chunk.shape[0]))
-    is_open = csr_matrix((np.ones(len(chunk.indices), np.float32), chunk.indices, chunk.indptr), shape=chunk.shape)
-    return (member @ is_open).toarray()
+    profiles = np.zeros((n_groups, cells.n_ocrs))
+    for rows, chunk in cells.iter_rows():
+        used = np.flatnonzero(codes[rows] >= 0)
+        member = csr_matrix((np.ones(len(used)), (codes[rows][used], used)), shape=(n_groups, chunk.shape[0]))
+        profiles += (member @ shares(chunk)).toarray()
+    n_cells = np.bincount(codes[codes >= 0], minlength=n_groups)
+    return profiles / np.maximum(n_cells, 1)[:, None], n_cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,11 +86,11 @@ class TypeTree:
                 raise ValueError(msg)
         return mask
 
-    @property
+    @cached_property
     def _all_terms(self) -> list[str]:
         return sorted({a for term in self.table.type_ids for a in self.ontology.ancestors(term)})
 
-    @property
+    @cached_property
     def _all_members(self) -> NDArray[np.bool_]:
         return _members(self._all_terms, self.table, self.ontology)
 

@@ -22,10 +22,10 @@ from ..genome import genome_order, ocr_names
 from ..hub import fetch
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL, read_registry
-from ..inference.features import N_MEASURED, CellFeatures, MeasuredView
+from ..inference.features import N_MEASURED, CellFeatures
 from ..inference.kinds import kind_of
 from ..scores import annotation_scores, temperature
-from ..train.count_head import CountHead, calibrated, fit_count_head
+from ..train.count_head import CountHead, calibrated_count_head
 from ..train.linear_head import LinearHead, fit_head, hold_out, refit_head
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 
@@ -267,7 +267,9 @@ class CellAnnotator:
         # Held-out cells were only needed to calibrate confidence and novelty. The final heads learn from all cells.
         count_head = None
         if features.view is not None:
-            count_head, probabilities = _count_head(features.view, cells, codes, len(labels), held_out, probabilities)
+            count_head, probabilities = calibrated_count_head(
+                features.view.counts, cells, codes, len(labels), held_out, probabilities
+            )
             view = CellFeatures.fit(checkpoint, cells, **fit).view
             assert view is not None
             features = CellFeatures(checkpoint, view)
@@ -508,8 +510,8 @@ class CellAnnotator:
         Parameters
         ----------
         folder
-            {saved_folder} Or the name of an annotator in `scfound_atac.hub.list_models`, such as ``"bone-marrow"``; a folder of that name
-            goes first.
+            {saved_folder}
+            Or the name of an annotator in `scfound_atac.hub.list_models`, such as ``"bone-marrow"``; a folder of that name goes first.
 
         Raises
         ------
@@ -560,26 +562,6 @@ def _renamed(head: dict[str, NDArray]) -> dict[str, NDArray]:
         return head
     last = 1 + max(int(name.split(".")[1]) for name in head if name.startswith("mlp."))
     return {name.removeprefix("mlp.").replace("fc.", f"{last}."): x for name, x in head.items()}
-
-
-def _count_head(
-    view: MeasuredView,
-    cells: Cells,
-    codes: NDArray[np.int64],
-    n_classes: int,
-    held_out: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-) -> tuple[CountHead, NDArray[np.float64]]:
-    """A head that reads the counts of all cells, and probabilities of the held-out ones mixed with those of a head without them."""
-    learnt = codes.copy()
-    learnt[held_out] = -1
-    part = fit_count_head(view.counts(cells), learnt, n_classes)
-    out = cells.subset(held_out)
-    logits = part.logits(view.counts(out), len(out))
-    part = calibrated(part, logits, probabilities, codes[held_out])
-    head = fit_count_head(view.counts(cells), codes, n_classes)
-    kept = {name: getattr(part, name) for name in ("temperature", "mixed_temperature")}
-    return replace(head, **kept), part.mixed(probabilities, logits)
 
 
 def _scores(probabilities: NDArray[np.float64], codes: NDArray[np.int64], labels: list[str]) -> pd.Series:

@@ -36,9 +36,9 @@ def describe_ocrs(
 ) -> AnnData | MuData | None:
     """Write what is known of each OCR into ``var``: where it is open, in which cell types it is active, and the nearest promoter.
 
-    Everything comes from tables in the package, so that this takes about a second for 250,000 OCRs: 180 bulk biosamples of ENCODE, Roadmap
-    and Corces et al. 2016; the regulatory elements of REMO v1 (Lim, Tan, Stuart 2025) with those of blood progenitors and stem cells; and
-    20,666 genes. The matrix is not read.
+    Everything comes from tables in the package, so that this takes two to three seconds for 250,000 OCRs: 180 bulk biosamples of ENCODE,
+    Roadmap and Corces et al. 2016; the regulatory elements of REMO v1 (Lim, Tan, Stuart 2025) with those of blood progenitors and stem
+    cells; and 20,666 genes. The matrix is not read.
 
     Parameters
     ----------

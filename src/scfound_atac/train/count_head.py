@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import log_softmax, softmax
 
+from ..data import is_open
 from ..scores import temperature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
+
+    from ..data import Cells
 
     Chunks = Iterable[tuple[slice | NDArray[np.int64], csr_matrix]]
 
@@ -60,7 +63,7 @@ class CountHead:
         """Counts on the OCRs of the reference, in chunks of rows -> logits before the temperature, (n_cells, n_classes)."""
         logits = np.empty((n_cells, len(self.log_fraction)))
         for rows, counts in chunks:
-            logits[rows] = _is_open(counts) @ self.weights + self.log_fraction
+            logits[rows] = is_open(counts) @ self.weights + self.log_fraction
         return logits
 
     def mixed(self, probabilities: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,7 +103,7 @@ def fit_count_head(chunks: Chunks, codes: NDArray[np.int64], n_classes: int) -> 
     for rows, counts in chunks:
         used = np.flatnonzero(codes[rows] >= 0)
         member = csr_matrix((np.ones(len(used)), (codes[rows][used], used)), shape=(n_classes, counts.shape[0]))
-        sums = sums + (member @ _is_open(counts)).toarray()  # (K, L)
+        sums = sums + (member @ is_open(counts)).toarray()  # (K, L)
     n_cells = np.bincount(codes[codes >= 0], minlength=n_classes)  # (K,)
     total = np.maximum(np.sum(sums), 1)
     b = np.sum(sums, axis=0) / total  # (L,)
@@ -122,12 +125,39 @@ def calibrated(
     return replace(head, mixed_temperature=_temperature(head._mixed(probabilities, logits), codes))
 
 
+def calibrated_count_head(
+    counts: Callable[[Cells], Chunks],
+    cells: Cells,
+    codes: NDArray[np.int64],
+    n_classes: int,
+    held_out: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+) -> tuple[CountHead, NDArray[np.float64]]:
+    """A head that is learned from all cells, and the mixed probabilities of the held-out ones from a head without them.
+
+    Parameters
+    ----------
+    counts
+        Rows of cells and their counts on the OCRs of the reference.
+    cells, codes, n_classes
+        All cells, their classes (n,), and the number of classes.
+    held_out
+        Rows to which the temperatures are fitted; without any they are 1.
+    probabilities
+        Those of the linear head for the held-out cells, (n_held_out, n_classes).
+    """
+    # 1. A head without the held-out cells, and its logits for them.
+    learnt, out = codes.copy(), cells.subset(held_out)
+    learnt[held_out] = -1
+    part = fit_count_head(counts(cells), learnt, n_classes)
+    logits = part.logits(counts(out), len(out))
+    # 2. The temperatures of this head alone and of both.
+    part = calibrated(part, logits, probabilities, codes[held_out])
+    # 3. The final head, with these temperatures.
+    head = fit_count_head(counts(cells), codes, n_classes)
+    head = replace(head, temperature=part.temperature, mixed_temperature=part.mixed_temperature)
+    return head, part.mixed(probabilities, logits)
+
+
 def _temperature(logits: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.array(max(temperature(logits, codes), _MIN_TEMPERATURE), dtype=np.float32)
-
-
-def _is_open(counts: csr_matrix) -> csr_matrix:
-    """1 for each open OCR."""
-    from scipy.sparse import csr_matrix
-
-    return csr_matrix((np.ones(len(counts.indices), np.float32), counts.indices, counts.indptr), shape=counts.shape)
