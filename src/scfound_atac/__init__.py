@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import bench, datasets, genome, hub, model, nn, pp, tl
+    from . import bench, datasets, genome, get, hub, model, nn, pl, pp, tl
     from ._settings import settings
 
 try:
@@ -20,7 +20,7 @@ try:
 except PackageNotFoundError:  # running from a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", "bench", "datasets", "genome", "hub", "model", "nn", "pp", "settings", "tl"]
+__all__ = ["__version__", "bench", "datasets", "genome", "get", "hub", "model", "nn", "pl", "pp", "settings", "tl"]
 
 _SUBPACKAGES = frozenset(__all__) - {"__version__", "settings"}
 

@@ -9,6 +9,9 @@ EMBEDDING = "sfa"
 GENE_ACTIVITY = "gene_activity"
 IMPUTED = "sfa_imputed"
 RNA_PREDICTED = "rna_predicted"
+# Tables; the arguments with which each was made are in f"{key}_params".
+LINKS = "sfa_links"
+PERTURBATION = "sfa_perturbation"
 
 
 @dataclass(frozen=True)
