@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._chromosomes import CHROMOSOMES, along_genome
+from ._chromosomes import CHROMOSOMES
 from ._intervals import overlaps
+from .line import along_genome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +67,9 @@ class RegionTable:
     biosamples, loadings
         Names of these, and their coordinates in the space of the factors, (n_biosamples, n_factors): a region is open in those with which
         the product of its factors is large. Empty in tables of versions before 0.2.
+    strength
+        Mean over the biosamples of the rank of the bin's signal among the open bins of a biosample, 0 where it is closed; one byte for 0 to
+        1, (n_bins,). Empty in tables of versions before 0.2.
     """
 
     bins: pd.DataFrame
@@ -75,6 +79,7 @@ class RegionTable:
     n_biosamples: int
     biosamples: tuple[str, ...] = ()
     loadings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    strength: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
 
     @property
     def n_factors(self) -> int:
@@ -144,6 +149,7 @@ class RegionTable:
             n_biosamples=self.n_biosamples,
             biosamples="\n".join(self.biosamples),
             loadings=self.loadings,
+            strength=self.strength,
         )
 
     @classmethod
@@ -166,9 +172,9 @@ class RegionTable:
             )
             bins = pd.DataFrame({"chrom": chrom.astype(object), "start": start, "end": start + file["width"]})
             table = cls(bins, file["quantised"], file["step"], file["n_open"], int(file["n_biosamples"]))
-            if "loadings" not in file.files:
-                return table
-            return replace(table, biosamples=tuple(str(file["biosamples"]).split("\n")), loadings=file["loadings"])
+            if "loadings" in file.files:
+                table = replace(table, biosamples=tuple(str(file["biosamples"]).split("\n")), loadings=file["loadings"])
+            return replace(table, strength=file["strength"]) if "strength" in file.files else table
 
 
 def bundled_table() -> Path:
