@@ -35,3 +35,8 @@ def of_chromosomes(n_per_chromosome: NDArray[np.int64]) -> NDArray[np.int64]:
 def same_chromosome(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether two positions on the line lie on one chromosome."""
     return a >> _SPAN == b >> _SPAN
+
+
+def place_of(line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of chromosomes, and positions on these, of places on the line: the inverse of `on_line`."""
+    return line >> _SPAN, line & ((1 << _SPAN) - 1)

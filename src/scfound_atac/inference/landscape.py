@@ -1,7 +1,7 @@
 """The accessibility of a group of cells on bins of the genome that are the same for every peak set.
 
-Peaks, 500-bp bins and 5-kb tiles of the same cells hold the same signal in different pieces. What links are computed from must not depend on
-the pieces, so all of them are brought to the bins of the region table, and signals to ranks among these.
+Peaks, 500-bp bins and 5-kb tiles of the same cells hold the same signal in different pieces. What links are computed from must not depend
+on the pieces, so all of them are brought to the bins of the region table, and signals to ranks among these.
 
 Glossary
     bin      a bin of the region table (500 bp), or an OCR that overlaps none
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 # Fraction of the bins of a genome that are open in a sample: the median over the biosamples is .147, K562 has .156.
 _FRACTION_OPEN = 0.15
-# Counts of a whole genome that the mean over the biosamples is worth, when it is added to the counts of a group.
-_PRIOR_COUNTS = 1e5
 _BIN = 500  # bases
 _MIN_COVERED = 250  # bases: a bin of which fewer are measured gets less than its density
 
@@ -52,7 +50,7 @@ class Bins(NamedTuple):
     spread
         Signal of bins from values of OCRs, (n_bins, n_ocrs).
     n_open
-        Number of bins that are taken to be open.
+        Maximum number of bins that are taken to be open in a group of cells.
     """
 
     middle: NDArray[np.int64]
@@ -88,8 +86,8 @@ def bins_of(ocrs: pd.DataFrame) -> Bins:
         np.concatenate([along_genome(x["chrom"], x[name]) for x in (table.bins, ocrs.iloc[new])])
         for name in ("start", "end")
     ]
-    middle = (bounds[0] + bounds[1]) // 2
-    order = np.argsort(middle, kind="stable")
+    order = np.argsort(bounds[0] + bounds[1], kind="stable")
+    start, end = bounds[0][order], bounds[1][order]
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     nothing = np.zeros(len(new), dtype=np.float32)
@@ -107,10 +105,10 @@ def bins_of(ocrs: pd.DataFrame) -> Bins:
     covered = np.bincount(bin_, weights=shared, minlength=len(row))
     weight *= _BIN / np.clip(covered, _MIN_COVERED, None)[bin_]
     spread = csr_matrix((weight.astype(np.float32), (bin_, ocr)), shape=(len(row), len(ocrs)))
-    # 3. The bins of the chromosomes of the data, of which a part is open.
-    of_bins = chromosome_ids(table.bins["chrom"])
-    n_open = _FRACTION_OPEN * np.isin(of_bins, np.unique(chromosome_ids(ocrs["chrom"]))).sum()
-    return Bins(middle, bounds[0][order], bounds[1][order], breadth, strength, row, ocr, bin_, spread, float(n_open))
+    # 3. A part of the bins of the chromosomes of the data is open.
+    here = np.isin(chromosome_ids(table.bins["chrom"]), np.unique(chromosome_ids(ocrs["chrom"])))
+    n_open = _FRACTION_OPEN * here.sum()
+    return Bins((start + end) // 2, start, end, breadth, strength, row, ocr, bin_, spread, float(n_open))
 
 
 def signal_of(bins: Bins, values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -123,17 +121,13 @@ def signal_of(bins: Bins, values: NDArray[np.float64]) -> NDArray[np.float32]:
     values
         Sum of the values of each OCR over the cells of the group, (n_ocrs,).
     """
-    # 1. Values on bins. Where a group has few counts, what is known of bins fills in; with many counts it changes nothing.
     signal = bins.spread @ values
-    measured = np.diff(bins.spread.indptr) > 0
-    known = np.where(measured, bins.strength, 0)
-    if known.any() and values.any():
-        signal = signal + _PRIOR_COUNTS * known / known.sum()
-    # 2. Ranks: 1 for the strongest bin, falling to 0 at the number of bins that are open in a sample.
+    # 1 for the strongest bin, falling to 0 at the last open one. Many cells have a few counts in nearly all bins, so that only as many
+    # as in a sample of one cell type count as open.
     is_open = signal > 0
     place = rankdata(-signal[is_open], method="average")
     ranked = np.zeros(len(signal), dtype=np.float32)
-    ranked[is_open] = np.clip(1 - place / bins.n_open, 0, None)
+    ranked[is_open] = np.clip(1 - place / min(bins.n_open, is_open.sum()), 0, None)
     return ranked
 
 
