@@ -58,16 +58,11 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     TypeError
         If `genes` is a list of names, or of another type that is not a table.
     """
-    return _one_per_name(checked_genes(genes))
-
-
-def checked_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table of genes as `read_genes` checks them, in their order, before those of one symbol are merged."""
     table = genes if isinstance(genes, pd.DataFrame) else _read_file(genes)
     if len(table) == 0:
         msg = "The table of genes has no rows."
         raise ValueError(msg)
-    return _checked(table)
+    return _one_per_name(_checked(table))
 
 
 def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:

@@ -92,7 +92,7 @@ def bins_of(ocrs: pd.DataFrame) -> Bins:
     place[order] = np.arange(len(order))
     nothing = np.zeros(len(new), dtype=np.float32)
     breadth = np.append((table.n_open / table.n_biosamples).astype(np.float32), nothing)[order]
-    strength = np.append(table.strength.astype(np.float32) / 255, nothing)[order]
+    strength = np.append((table.strength / 255).astype(np.float32), nothing)[order]
     row = np.append(np.arange(n), np.full(len(new), -1))[order]
     # 2. Pairs of an OCR and a bin, and how values are shared out; 1 / 255 is the unit of strength, so that no bin is left without any.
     ocr = np.append(ocr, new)
@@ -127,7 +127,7 @@ def signal_of(bins: Bins, values: NDArray[np.float64]) -> NDArray[np.float32]:
     is_open = signal > 0
     place = rankdata(-signal[is_open], method="average")
     ranked = np.zeros(len(signal), dtype=np.float32)
-    ranked[is_open] = np.clip(1 - place / min(bins.n_open, is_open.sum()), 0, None)
+    ranked[is_open] = np.clip(1 - (place - 0.5) / min(bins.n_open, is_open.sum()), 0, None)
     return ranked
 
 

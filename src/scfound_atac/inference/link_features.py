@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
 # The Activity-by-Contact model (Fulco et al. 2019; Nasser et al. 2021): the decay of contacts with distance in averaged Hi-C, the distance
 # below which it is not known, and the reach within which enhancers compete.
@@ -295,7 +296,7 @@ def _type_similarity(
     elements = load_element_table()
     used, of_row = np.unique(bin_, return_inverse=True)
 
-    def types(first: NDArray[np.int64], last: NDArray[np.int64]):
+    def types(first: NDArray[np.int64], last: NDArray[np.int64]) -> csr_matrix:
         number, position = place_of(first)
         table = pd.DataFrame({"chrom": np.array(CHROMOSOMES, dtype=object)[number - 1], "start": position})
         found = elements.lookup(table.assign(end=position + (last - first))).types
@@ -319,7 +320,7 @@ def _biosample_correlation(
     # The profile of factors f is loadings @ f; with the centred loadings C its correlation with that of g is the cosine of R f and R g
     # where R.T @ R = C.T @ C.
     centred = table.loadings - table.loadings.mean(axis=0)
-    root = np.linalg.qr(centred, mode="r")
+    root = np.linalg.cholesky(centred.T @ centred + 1e-6 * np.eye(table.n_factors)).T
     scale = (table.step[:, None] * root.T).astype(np.float32)  # (n_factors, n_factors)
 
     def unit(factors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -72,8 +72,10 @@ def load_link_models() -> dict[str, LinkModel]:
         if tuple(row["feature"] for row in rows["features"]) != names:
             msg = f"{_FILE} does not fit this version: its features for {method!r} are not {', '.join(names)}. Run scripts/fit_links.py."
             raise ValueError(msg)
-        columns = [np.array([row[name] for row in rows["features"]]) for name in ("mean", "scale", "coefficient")]
-        found[method] = LinkModel(*columns, rows["intercept"])
+        mean, scale, coefficients = (
+            np.array([row[name] for row in rows["features"]]) for name in ("mean", "scale", "coefficient")
+        )
+        found[method] = LinkModel(mean, scale, coefficients, rows["intercept"])
     return found
 
 

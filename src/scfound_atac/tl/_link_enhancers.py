@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ..model import RNAPredictor
 
 METHODS = ("knowledge", "correlation", "perturbation", "abc", "distance")
-# For all genes only links of at least this probability are kept by default: about one in ten pairs.
-_MIN_PROBABILITY = 0.01
+# For all genes only links of at least this probability are kept by default: twice the mean over the pairs that were tested.
+_MIN_PROBABILITY = 0.1
 _TABLES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
 _PER = 1e4  # accessibility is given per so many counts of a group
 EVERYONE = "all"
@@ -101,8 +101,8 @@ def link_enhancers(
     predictor
         A trained `scfound_atac.model.RNAPredictor`, or the folder of one; only for ``method="perturbation"``, which needs it.
     min_probability
-        Leave out links of a lower probability. None keeps every link of genes that are named, and those of at least 0.01 of all genes,
-        because the table of all genes would be ten times as large.
+        Leave out links of a lower probability. None keeps every link of genes that are named, and those of at least 0.1 of all genes,
+        because the table of all pairs is several times as large.
     use_rep
         Key of ``obsm`` with the space in which cells are similar, only for ``method="correlation"``. None takes ``"X_sfa"`` if it is
         there, and single cells otherwise.
