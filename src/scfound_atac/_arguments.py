@@ -50,6 +50,13 @@ _NONE = frozenset(
 _NONE |= {"min_ocrs", "max_ocrs", "min_cells"} | _LAYERS
 
 
+class NotFoundError(KeyError):
+    """A `KeyError` whose message is shown as it is, without quotes around it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def check_arguments(**given: Any) -> None:
     """Refuse arguments of a wrong type, each by its name.
 
