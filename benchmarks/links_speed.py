@@ -15,9 +15,9 @@ import time
 
 import numpy as np
 import pandas as pd
-from annotate_speed import gigabytes, simulate
 
 import scfound_atac as sfa
+from annotate_speed import gigabytes, simulate
 
 
 def main() -> None:

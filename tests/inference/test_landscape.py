@@ -56,7 +56,12 @@ def test_a_peak_between_two_bins_has_its_density_in_both(three_bins: pd.DataFram
 
 def test_an_ocr_that_is_in_no_bin_is_one_of_its_own() -> None:
     bins = bins_of(
-        ocrs_of(("chr1", 123_000_000, 123_000_400), ("chr2", 240_000_000, 240_000_300), ("chrM", 5, 300), ("KI270728.1", 5, 300))
+        ocrs_of(
+            ("chr1", 123_000_000, 123_000_400),
+            ("chr2", 240_000_000, 240_000_300),
+            ("chrM", 5, 300),
+            ("KI270728.1", 5, 300),
+        )
     )
     assert (bins.row[bins.bin[np.isin(bins.ocr, [0])]] == -1).all()
     assert bins.breadth[bins.bin[bins.ocr == 0]].tolist() == [0]

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scfound_atac.genome import load_region_table
+from scfound_atac.genome import load_region_table, read_promoters, select_genes
 from scfound_atac.genome.elements import load_element_table
 from scfound_atac.genome.gene_table import load_gene_table
 from scfound_atac.genome.line import along_genome
-from scfound_atac.genome.promoter_table import promoter_table, select_genes
 from scfound_atac.inference.landscape import signal_of
 from scfound_atac.inference.link_features import FEATURES, contact, describe_pairs, features_of, middles, pairs_within
 
@@ -27,7 +26,8 @@ def ocrs() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def genes() -> pd.DataFrame:
-    return select_genes(promoter_table(load_gene_table()), ["CD4", "LAG3", "GAPDH"])
+    table = read_promoters(load_gene_table())
+    return table.iloc[select_genes(table, ["CD4", "LAG3", "GAPDH"])[0]].reset_index(drop=True)
 
 
 @pytest.fixture(scope="module")

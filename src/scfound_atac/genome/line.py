@@ -37,6 +37,11 @@ def same_chromosome(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bo
     return a >> _SPAN == b >> _SPAN
 
 
+def chromosome_of(line: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of the chromosomes of places on the line."""
+    return line >> _SPAN
+
+
 def place_of(line: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of chromosomes, and positions on these, of places on the line: the inverse of `on_line`."""
-    return line >> _SPAN, line & ((1 << _SPAN) - 1)
+    return chromosome_of(line), line & ((1 << _SPAN) - 1)

@@ -92,9 +92,15 @@ class RegionTable:
         return self.n_factors + 2
 
     @cached_property
+    def bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and ends of the bins on a line along the genome (`scfound_atac.genome.line`), in the order of the table."""
+        chrom = self.bins["chrom"]
+        return along_genome(chrom, self.bins["start"]), along_genome(chrom, self.bins["end"])
+
+    @cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Starts of the bins on a line along the genome, sorted; the numbers of these bins; and the width of the widest bin."""
-        place = along_genome(self.bins["chrom"], self.bins["start"])
+        place, _ = self.bounds
         order = np.argsort(place, kind="stable")
         return place[order], order, int((self.bins["end"] - self.bins["start"]).max())
 
@@ -106,6 +112,12 @@ class RegionTable:
         last = np.searchsorted(place, along_genome(ocrs["chrom"], ocrs["end"]))
         depth = np.bincount(first, minlength=len(place) + 1) - np.bincount(last, minlength=len(place) + 1)
         return np.sort(order[np.cumsum(depth[:-1]) > 0])
+
+    def overlaps(self, ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All pairs of an OCR and a bin that overlap, by OCR: their numbers, and the bases they have in common, each (n_pairs,)."""
+        near = self._near(ocrs)
+        shared = overlaps(ocrs, self.bins.iloc[near])
+        return shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
 
     def lookup(self, ocrs: pd.DataFrame) -> KnownRegions:
         """Look up OCRs: each gets the mean over the bins that it overlaps, weighted by the number of common bases.
@@ -120,9 +132,7 @@ class RegionTable:
             Table with ``chrom``, ``start``, ``end`` on GRCh38, in any order and of any width.
         """
         # 1. Overlapping pairs of an OCR and a bin, with the bases they have in common, each (n_pairs,).
-        near = self._near(ocrs)
-        shared = overlaps(ocrs, self.bins.iloc[near])
-        ocr, bin_, weight = shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
+        ocr, bin_, weight = self.overlaps(ocrs)
         n = len(ocrs)
         # 2. Weights that add up to 1 for each OCR.
         total = np.bincount(ocr, weights=weight, minlength=n)  # (n_ocrs,)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from ..genome import chromosome_ids, load_region_table, overlaps
-from ..genome.line import along_genome
+from ..genome import chromosome_ids, load_region_table
+from ..genome.line import along_genome, chromosome_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,14 +77,13 @@ def bins_of(ocrs: pd.DataFrame) -> Bins:
 
     table = load_region_table()
     # 1. Bins of the table, then the OCRs that overlap none of them.
-    pairs = overlaps(ocrs, table.bins)
-    ocr, of_table, shared = (pairs[name].to_numpy() for name in ("a", "b", "n_bases"))
+    ocr, of_table, shared = table.overlaps(ocrs)
     is_new = (np.bincount(ocr, minlength=len(ocrs)) == 0) & (chromosome_ids(ocrs["chrom"]) > 0)
     new = np.flatnonzero(is_new)
     n = len(table.bins)
     bounds = [
-        np.concatenate([along_genome(x["chrom"], x[name]) for x in (table.bins, ocrs.iloc[new])])
-        for name in ("start", "end")
+        np.append(of_bins, along_genome(ocrs["chrom"].iloc[new], ocrs[name].iloc[new]))
+        for name, of_bins in zip(("start", "end"), table.bounds, strict=True)
     ]
     order = np.argsort(bounds[0] + bounds[1], kind="stable")
     start, end = bounds[0][order], bounds[1][order]
@@ -106,7 +105,7 @@ def bins_of(ocrs: pd.DataFrame) -> Bins:
     weight *= _BIN / np.clip(covered, _MIN_COVERED, None)[bin_]
     spread = csr_matrix((weight.astype(np.float32), (bin_, ocr)), shape=(len(row), len(ocrs)))
     # 3. A part of the bins of the chromosomes of the data is open.
-    here = np.isin(chromosome_ids(table.bins["chrom"]), np.unique(chromosome_ids(ocrs["chrom"])))
+    here = np.isin(chromosome_of(table.bounds[0]), np.unique(chromosome_ids(ocrs["chrom"])))
     n_open = _FRACTION_OPEN * here.sum()
     return Bins((start + end) // 2, start, end, breadth, strength, row, ocr, bin_, spread, float(n_open))
 

@@ -20,7 +20,7 @@ from .link_features import FEATURES, contact
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FILE = "links.json"
+_FILE = Path(__file__).with_name("links.json")
 # Shares below this are as good as none; it keeps logarithms finite.
 _MIN_SHARE = 1e-5
 
@@ -65,12 +65,13 @@ def load_link_models() -> dict[str, LinkModel]:
     ValueError
         If the file was fitted to other features.
     """
-    content = json.loads(Path(__file__).with_name(_FILE).read_text(encoding="utf-8"))
+    content = json.loads(_FILE.read_text(encoding="utf-8"))
     found = {}
     for method, names in (("knowledge", FEATURES), ("abc", ("log_abc",)), ("distance", ("log_contact",))):
         rows = content["models"][method]
         if tuple(row["feature"] for row in rows["features"]) != names:
-            msg = f"{_FILE} does not fit this version: its features for {method!r} are not {', '.join(names)}. Run scripts/fit_links.py."
+            wanted = ", ".join(names)
+            msg = f"{_FILE.name} does not fit this version: its features for {method!r} are not {wanted}. Run scripts/fit_links.py."
             raise ValueError(msg)
         mean, scale, coefficients = (
             np.array([row[name] for row in rows["features"]]) for name in ("mean", "scale", "coefficient")

@@ -233,21 +233,23 @@ def _check_method(method: str, predictor: Any, min_probability: float | None) ->
 
 
 def _promoters(genes: Any) -> pd.DataFrame:
-    """Starts of transcription of the genes that are asked for; see `scfound_atac.genome.promoter_table`."""
+    """Starts of transcription of the genes that are asked for, as from `scfound_atac.genome.read_promoters`."""
     from ..datasets import genes as bundled
-    from ..genome.promoter_table import promoter_table, select_genes
+    from ..genome import read_promoters, select_genes
     from ..train.expression import gene_names
 
     if genes is None:
-        return promoter_table(bundled())
+        return read_promoters(bundled())
     is_path = hasattr(genes, "__fspath__") or (isinstance(genes, str) and Path(genes).suffix.lower() in _TABLES)
     if is_path or isinstance(genes, pd.DataFrame):
-        return promoter_table(genes)
+        return read_promoters(genes)
     names = [genes] if isinstance(genes, str) else gene_names(genes)
     if not names:
         msg = "genes=[] names no gene. Pass symbols or Ensembl ids, or leave out genes= for all genes."
         raise ValueError(msg)
-    return select_genes(promoter_table(bundled()), names)
+    promoters = read_promoters(bundled())
+    rows, _ = select_genes(promoters, names)
+    return promoters.iloc[np.sort(rows)].reset_index(drop=True)
 
 
 def _groups(cells: Cells, groupby: str | None) -> tuple[NDArray[np.int64], list[str]]:
