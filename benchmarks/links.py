@@ -27,7 +27,7 @@ from scfound_atac.genome import get_ocrs, overlaps
 from scfound_atac.inference.link_features import FEATURES, contact, describe_pairs, features_of, middles
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from fit_links import K562, Tested, by_folds, fit, read_tested
+from fit_links import K562, Tested, by_folds, elements_and_bins, fit, read_tested
 
 BINS = ((0, 10), (10, 50), (50, 100), (100, 500), (500, 5000))  # kb
 GENES = ("COPZ1", "HNRNPA1")  # those of ChromFound's paper
@@ -111,12 +111,36 @@ def calibration(tested: Tested, log_odds: np.ndarray) -> pd.DataFrame:
     return found.reset_index()
 
 
+def other_cells(tested: Tested) -> pd.DataFrame:
+    """What the signal of the right cells is worth: the same pairs with the signal of ten other biosamples."""
+    biosamples = ad.read_h5ad(Path(ARGS.data) / "biosamples.h5ad")
+    bins = biosamples.var[["chrom", "start", "end"]].astype({"chrom": str}).reset_index(drop=True)
+    others = np.random.default_rng(0).choice(np.flatnonzero(biosamples.obs_names != K562), 10, replace=False)
+    y, rows = tested.is_regulated, []
+    for number in others:
+        ranks = np.asarray(biosamples.X[number].todense(), dtype=float).ravel()
+        _, values = elements_and_bins(tested.pairs, bins, ranks)
+        other = read_tested(Path(ARGS.data), tested.ocrs, values)
+        score = held_out_scores(tested, other.features)
+        rows.append([f(y, x) for x in (score, other.abc) for f in (roc_auc_score, average_precision_score)])
+    names = ["knowledge AUROC", "knowledge AUPRC", "abc AUROC", "abc AUPRC"]
+    found = pd.DataFrame(rows, columns=names)
+    own = held_out_scores(tested, tested.features)
+    right = [f(y, x) for x in (own, tested.abc) for f in (roc_auc_score, average_precision_score)]
+    table = pd.DataFrame([right, found.mean().tolist(), found.std().tolist()], columns=names)
+    table.insert(0, "signal of", ["K562", "ten others, mean", "ten others, sd"])
+    return table
+
+
 def two_genes(tested: Tested, scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """AUROC and AUPRC of the paper's genes."""
     rows = []
     for gene in GENES:
         here = (tested.pairs["measuredGeneSymbol"] == gene).to_numpy()
         y = tested.is_regulated[here]
+        if not y.any():
+            rows.append({"gene": f"{gene} (0 of {len(y)})", "method": "any", "AUROC": "no regulated pair", "AUPRC": ""})
+            continue
         for name, score in scores.items():
             rows.append(
                 {
@@ -270,6 +294,7 @@ def main() -> None:
         "## Calibration on held-out chromosomes\n\n"
         + text(calibration(tested, scores["knowledge, folds by chromosome"])),
         "## The two genes of ChromFound's paper, which reports AUROC .77 and .61\n\n" + text(two_genes(tested, scores)),
+        "## The signal of other cells\n\n" + text(other_cells(tested)),
         "## The same sample in other pieces\n\n" + text(other_pieces(tested)),
         f"## Few counts (drawn from bulk; {SEEDS} seeds)\n\n" + text(few_counts(tested)),
         "## 200 real K562 cells on chr22\n\n" + text(single_cells(tested)),

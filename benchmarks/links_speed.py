@@ -2,8 +2,8 @@
 
     python benchmarks/links_speed.py [--cells 20000] [--ocrs 100000] [--open 3000] [--groups 10]
 
-Cells are drawn from types of the element table, as in ``annotate_speed.py``; the groups are taken in turn. The target is 2 minutes and 4 GB for
-100,000 OCRs and 10 groups on 2 cores.
+Cells are drawn from types of the element table, as in ``annotate_speed.py``; the groups are taken in turn. The target is 2 minutes and 4 GB
+for 100,000 OCRs and 10 groups on 2 cores.
 """
 
 from __future__ import annotations
