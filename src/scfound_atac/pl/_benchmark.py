@@ -12,6 +12,7 @@ from .._docs import shared_docs
 from ..scores import EMBEDDING_SCORES, score_title
 from ._figure import (
     BLUE,
+    INK,
     SMALL,
     VERMILION,
     bare,
@@ -177,7 +178,7 @@ def _heatmaps(
             ax.text(j, y, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=SMALL, color=ink, fontweight=weight)
             if has_spread:
                 ax.text(
-                    j, i + 0.25, f"±{deviation[i, j]:.2f}", ha="center", va="center", fontsize=SMALL - 2.5, color=ink
+                    j, i + 0.25, f"±{deviation[i, j]:.3f}", ha="center", va="center", fontsize=SMALL - 2.5, color=ink
                 )
         ax.set_yticks(np.arange(len(methods)), methods)
         ax.set_title(_name(condition, conditions), fontsize=SMALL + 1, loc="left")
@@ -220,13 +221,13 @@ def _dots(
             ax.hlines(y, 0, 1, color="#E5E5E5", linewidth=0.6, transform=ax.get_yaxis_transform(), zorder=0)
             color = [VERMILION if first else BLUE for first in best]
             around = np.nan_to_num(deviation[:, j])
-            ax.hlines(y, at - around, at + around, colors=color, linewidth=1.6, alpha=0.6)
             ax.scatter(at, y, s=24, c=color, zorder=3)
+            ax.hlines(y, at - around, at + around, colors=INK, linewidth=1.2, zorder=4)
             ax.margins(x=0.08)
             bare(ax, "bottom")
             ax.tick_params(axis="y", length=0)
             ax.locator_params(axis="x", nbins=4)
-            if row is grid[-1]:
+            if condition == conditions[-1]:
                 ax.set_xlabel(score_title(score), fontsize=SMALL + 1)
         row[0].set_yticks(y, methods)
         row[0].set_title(_name(condition, conditions), fontsize=SMALL + 1, loc="left")

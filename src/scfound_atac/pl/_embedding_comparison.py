@@ -168,9 +168,9 @@ def embedding_comparison(
             ax.scatter(x[above], y[above], c=of_cell[above], **style)
         ax.set(xticks=[], yticks=[])
         ax.set_title(name if titles is None else titles[i], fontsize=SMALL + 2)
-        made = "UMAP " if points[name].shape[1] != 2 else ""
-        ax.set_xlabel(f"{made}1", fontsize=SMALL, color=FAINT, loc="left")
-        ax.set_ylabel(f"{made}2", fontsize=SMALL, color=FAINT, loc="bottom")
+        made = "UMAP" if points[name].shape[1] != 2 else name.removeprefix("X_").upper()
+        ax.set_xlabel(f"{made} 1", fontsize=SMALL, color=FAINT, loc="left")
+        ax.set_ylabel(f"{made} 2", fontsize=SMALL, color=FAINT, loc="bottom")
         ax.set_box_aspect(1)
         bare(ax, "left", "bottom")
     if groups is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,8 +177,14 @@ def read_names(data: Any, atac: AnnData, key: str, role: str, argument: str) -> 
     if isinstance(column.dtype, pd.CategoricalDtype):
         order = list(dict.fromkeys(label_texts(pd.Series(column.cat.categories.astype(object))).dropna()))
     else:
-        order = sorted(set(texts.dropna()))
+        order = sorted(set(texts.dropna()), key=_natural)  # cluster 2 before cluster 10
     return pd.Series(pd.Categorical(texts, categories=order), index=texts.index)
+
+
+def _natural(text: str) -> list[Any]:
+    """A key by which numbers within names count as numbers."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 # ---------------------------------------------------------------- figures

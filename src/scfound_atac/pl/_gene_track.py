@@ -159,10 +159,7 @@ def distance_text(bases: Any) -> str:
     """A signed distance for a label: ``"−12 kb"``."""
     sign = "+" if bases > 0 else "−" if bases < 0 else ""
     size = abs(float(bases))
-    return (
-        f"{sign}{size / 1e6:.2g} Mb"
-        if size >= 1e6
-        else f"{sign}{size / 1e3:.3g} kb"
-        if size >= 1e3
-        else f"{sign}{size:.0f} bp"
-    )
+    if size < 1e3:
+        return f"{sign}{size:.0f} bp"
+    number, unit = (size / 1e6, "Mb") if size >= 1e6 else (size / 1e3, "kb")
+    return f"{sign}{number:.1f} {unit}" if number < 10 else f"{sign}{number:.0f} {unit}"

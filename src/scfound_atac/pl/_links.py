@@ -229,7 +229,7 @@ def _one_tick(ax: Axes, largest: float, *, signed: bool = False) -> None:
     """One round number below `largest`: enough to read a scale by, and labels of panels do not meet."""
     step = 10.0 ** np.floor(np.log10(largest))
     tick = float(step * np.floor(largest / step + 1e-9))
-    ax.set_yticks([-tick, tick] if signed else [tick], [f"{y:g}" for y in ([-tick, tick] if signed else [tick])])
+    ax.set_yticks([-tick, tick] if signed else [tick], [f"−{tick:g}", f"{tick:g}"] if signed else [f"{tick:g}"])
 
 
 def _arc(ocr: float, tss: int, height: float) -> NDArray[np.float64]:

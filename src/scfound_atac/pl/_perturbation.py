@@ -30,6 +30,7 @@ from ._figure import (
     new_axes,
     read_table,
     size_of,
+    text_width,
 )
 from ._gene_track import ROW_HEIGHT, Place, distance_text, draw_genes, genome_axis, load_genes, pack_genes, place_of
 
@@ -85,7 +86,7 @@ def perturbation(
     kind
         - ``"bars"``: OCRs as bars, the largest effect on top, with their distance to the TSS; for one gene in one group.
         - ``"genome"``: effects along the genome, with the genes around; for one gene in one group.
-        - ``"heatmap"``: OCRs x genes, one panel per group, or OCRs x groups for one gene.
+        - ``"heatmap"``: OCRs x genes, one panel per group, or OCRs x groups for one gene; grey is what is not in the table.
         - ``"auto"``: bars for one gene in one group, otherwise a heat map.
     value
         ``"relative_change"`` in percent, or ``"change"`` on the scale of the prediction.
@@ -194,10 +195,10 @@ def _places(atac: AnnData, names: list[str]) -> pd.DataFrame:
             found.append(places[["chrom", "start", "end"]])
             break
     if not found:
-        return pd.DataFrame({"chrom": [], "middle": []}, index=pd.Index([], dtype=object))
+        return pd.DataFrame({"chrom": [], "start": [], "end": [], "middle": []}, index=pd.Index([], dtype=object))
     places = found[0].dropna()
     places = places[~places.index.duplicated()]
-    return pd.DataFrame({"chrom": places["chrom"].astype(str), "middle": (places["start"] + places["end"]) / 2})
+    return places.assign(chrom=places["chrom"].astype(str), middle=(places["start"] + places["end"]) / 2)
 
 
 def _color(size: Any) -> list[str]:
@@ -207,6 +208,8 @@ def _color(size: Any) -> list[str]:
 def _with_distance(ocr: str, places: pd.DataFrame, place: Place | None) -> str:
     if place is None or ocr not in places.index or places.at[ocr, "chrom"] != place.chrom:
         return ocr
+    if places.at[ocr, "start"] <= place.tss < places.at[ocr, "end"]:
+        return f"{ocr}  (TSS)"
     away = (places.at[ocr, "middle"] - place.tss) * (1 if place.strand == "+" else -1)
     return f"{ocr}  ({distance_text(away)})"
 
@@ -247,13 +250,16 @@ def _along_genome(
         ax.set_ylim(-1, 1)
     bare(ax, "left")
     _name_points(ax, x, y, [distance_text((m - place.tss) * (1 if place.strand == "+" else -1)) for m in x], n_top // 4)
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
     figure = figure_of(ax)
-    box = ax.get_position()
-    width = max(box.width * figure.get_figwidth(), 1.0)
+    width = max(0.9 * ax.get_position().width * figure.get_figwidth(), 1.0)  # labels of the axis will take some of it
     placed = pack_genes(known, place.chrom, start, end, width)
     below = ROW_HEIGHT * (max((gene.row for gene in placed), default=0) + 1.1)
-    height = below / max(box.height * figure.get_figheight(), 1.0)
-    track = ax.inset_axes((0, -height - 0.04, 1, height))
+    # As wide as the axes, and as many inches below them as the rows of genes need.
+    inches = figure.dpi_scale_trans + ScaledTranslation(0, 0, ax.transAxes)
+    bounds = (0.0, -below - 0.08, 1.0, below)
+    track = ax.inset_axes(bounds, transform=blended_transform_factory(ax.transAxes, inches))
     draw_genes(track, placed, start, end, width, gene)
     track.axvline(place.tss, color=FAINT, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
     genome_axis(track, place.chrom)
@@ -277,6 +283,7 @@ def _name_points(ax: Axes, x: Any, y: Any, names: list[str], n: int) -> None:
             va="top" if is_down else "bottom",
             fontsize=SMALL - 1,
             color=INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
 
 
@@ -309,7 +316,9 @@ def _heatmap(
     if ax is not None and len(panels) > 1:
         msg = f"{len(panels)} groups and {len(genes)} genes need a panel per group: leave out ax=, or choose one group by groups=."
         raise ValueError(msg)
-    size = (2.6 + len(panels) * (0.5 + 0.42 * len(columns)), 1.6 + 0.25 * len(rows))
+    # Titles of panels stand side by side, and must not meet.
+    width = max(0.3 + 0.42 * len(columns), *(text_width(panel, SMALL + 2, bold=True) + 0.25 for panel in panels))
+    size = (2.8 + len(panels) * width, 1.6 + 0.25 * len(rows))
     given = ax is not None
     if given:
         drawn = [new_axes(ax, size)[0]]
@@ -332,14 +341,22 @@ def _heatmap(
         if len(columns) <= _MAX_NUMBERS:
             for i, j in zip(*np.nonzero(np.isfinite(values)), strict=True):
                 ink = ink_on(color_map(0.5 + 0.5 * values[i, j] / limit))
-                one.text(j, i, f"{values[i, j]:.2g}", ha="center", va="center", fontsize=SMALL - 2, color=ink)
+                one.text(
+                    j,
+                    i,
+                    f"{values[i, j]:.2g}".replace("-", "−"),
+                    ha="center",
+                    va="center",
+                    fontsize=SMALL - 2,
+                    color=ink,
+                )
         heading = (title or panel) if len(panels) == 1 else panel
         one.set_title("" if heading == "all" else heading, fontsize=SMALL + 2, fontweight="bold")
     figure = figure_of(drawn[0])
     if title and len(panels) > 1:
         figure.suptitle(title, fontsize=SMALL + 3, fontweight="bold")
     bar = figure.colorbar(image, ax=drawn, shrink=min(1.0, 6 / max(len(rows), 1)), aspect=15)
-    bar.set_label(_LABELS[value].replace(" of predicted", "\nof predicted"), fontsize=SMALL)
+    bar.set_label(_LABELS[value].replace(" expression", "\nexpression"), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     bar.outline.set_visible(False)
     return finish(drawn[0] if len(drawn) == 1 else drawn, figure, "perturbation", show=show, save=save, given=given)
