@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,7 +161,7 @@ def adata() -> AnnData:
 
 @pytest.fixture
 def mdata() -> md.MuData:
-    return copy.deepcopy(_MUDATA)
+    return _MUDATA.copy()
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ import scfound_atac as sfa
 
 BASELINE = Path(__file__).with_name("baseline")
 DPI = 40
-# Root of the mean squared difference, of 255. The same plot of other random data differs by at least 11 (`test_other_data_is_seen`); with the
-# pinned versions of either Python the difference is 0. Half of 11 leaves room for another rounding of some lines.
+# Root of the mean squared difference, of 255. The same plot of other random data differs by at least 11 (`test_other_data_is_seen`); with
+# the pinned versions of either Python the difference is 0. Half of 11 leaves room for another rounding of some lines.
 TOLERANCE = 5.5
 TYPES = ["naive B", "T cell", "monocyte"]
 
