@@ -66,23 +66,41 @@ def test_other_modality(name: str, mdata: md.MuData) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_show_and_save(name: str, mdata: md.MuData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_and_shown(name: str, mdata: md.MuData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[int] = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(1))
-    monkeypatch.chdir(tmp_path)  # scanpy writes into ./figures
-    file = tmp_path / "new" / "picture.svg"
-    assert CALLS[name](mdata, show=True) is None
-    assert CALLS[name](mdata) is None  # scanpy shows by default
-    assert len(shown) == 2
-    assert CALLS[name](mdata, show=False, save=file) is not None
-    CALLS[name](mdata, show=False, save=True)
-    CALLS[name](mdata, show=False, save="_mine.png")
+    file = tmp_path / "new" / "picture.png"
+    assert CALLS[name](mdata, show=True, save=file) is None
     assert file.stat().st_size
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [f"{name}.pdf", f"{name}_mine.png"]
-    assert len(shown) == 2
+    assert shown == [1]
     for wrong in ({"show": "yes"}, {"save": 3}):
         with pytest.raises(TypeError, match=f"{next(iter(wrong))}= takes"):
             CALLS[name](mdata, **wrong)
+
+
+def test_show_and_save_as_in_scanpy(adata: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scanpy import settings
+
+    shown: list[int] = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(1))
+    monkeypatch.chdir(tmp_path)  # scanpy writes into ./figures
+    draw = CALLS["confusion"]
+    assert draw(adata) is None
+    draw(adata, show=False, save=True)
+    draw(adata, show=False, save="_mine.png")
+    draw(adata, show=False, save="_v1.2")
+    files = ["confusion.pdf", "confusion_mine.png", "confusion_v1.2.pdf"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == files
+    assert shown == [1]
+    monkeypatch.setattr(settings, "autoshow", False)
+    monkeypatch.setattr(settings, "autosave", True)
+    (tmp_path / "figures" / files[0]).unlink()
+    assert draw(adata) is not None
+    assert (tmp_path / "figures" / files[0]).stat().st_size
+
+
+def test_without_a_screen_nothing_is_warned(adata: AnnData) -> None:
+    assert CALLS["confusion"](adata, show=True) is None  # warnings are errors here
 
 
 @pytest.mark.parametrize("name", ["perturbation", "confusion", "calibration"])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _MIN_CELLS = 5  # for UMAP, whose start is spectral
 _MAX_GROUPS_IN_COLUMN = 16
+_NO_LABEL = "no label"
 
 
 @shared_docs
@@ -136,7 +137,7 @@ def embedding_comparison(
     there_groups = [] if groups is None else [group for group in groups.cat.categories if (groups == group).any()]
     n_across = min(n_columns, len(names))
     n_down = -(-len(names) // n_across)
-    legend = [*there_groups, *(["none"] if groups is not None and groups.isna().any() else [])]
+    legend = [*there_groups, *([_NO_LABEL] if groups is not None and groups.isna().any() else [])]
     n_legend = -(-len(legend) // (_MAX_GROUPS_IN_COLUMN * n_down))
     beside = n_legend * (max((text_width(name, SMALL) for name in legend), default=0.4) + 0.35)
     figure = plt.figure(figsize=size_of(figsize, (2.9 * n_across + beside + 0.2, 3.0 * n_down)), layout="constrained")

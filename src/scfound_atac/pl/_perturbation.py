@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -68,9 +68,9 @@ def perturbation(
     show: bool | None = None,
     save: bool | str | Path | None = None,
 ) -> Axes | list[Axes] | None:
-    """Draw how the predicted expression of genes changes when OCRs are silenced.
+    """Draw how the predicted expression of genes changes when OCRs are silenced, weakened or strengthened.
 
-    Blue is less expression without the OCR, which is what silencing an enhancer does, and orange is more.
+    Blue is less expression, which is what silencing an enhancer gives; orange, in a heat map red, is more.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def _along_genome(
     placed = pack_genes(known, place.chrom, start, end, width)
     below = ROW_HEIGHT * (max((gene.row for gene in placed), default=0) + 1.1)
     # As wide as the axes, and as many inches below them as the rows of genes need.
-    inches = figure.dpi_scale_trans + ScaledTranslation(0, 0, ax.transAxes)
+    inches = figure.dpi_scale_trans + ScaledTranslation(0, 0, cast("Any", ax.transAxes))
     bounds = (0.0, -below - 0.08, 1.0, below)
     track = ax.inset_axes(bounds, transform=blended_transform_factory(ax.transAxes, inches))
     draw_genes(track, placed, start, end, width, gene)

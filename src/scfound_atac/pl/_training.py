@@ -119,6 +119,8 @@ def training(
         ax.margins(x=0.03)
         bare(ax, "left", "bottom")
         ax.locator_params(axis="x", integer=True, nbins=5)
+        if all(len(finite[name]) == 1 for name in members):
+            ax.set_xticks([line.get_xdata()[0] for line in ax.lines[:1]])
         if any(map(_is_held_out, members)):
             ax.legend(frameon=False, fontsize=SMALL, handlelength=1.2)
     if title:
