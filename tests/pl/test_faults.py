@@ -92,10 +92,12 @@ def test_show_and_save_as_in_scanpy(adata: AnnData, tmp_path: Path, monkeypatch:
     files = ["confusion.pdf", "confusion_mine.png", "confusion_v1.2.pdf"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == files
     assert shown == [1]
-    monkeypatch.setattr(settings, "autoshow", False)
-    monkeypatch.setattr(settings, "autosave", True)
     (tmp_path / "figures" / files[0]).unlink()
-    assert draw(adata) is not None
+    try:  # pytest's monkeypatch cannot undo these
+        settings.autoshow, settings.autosave = False, True
+        assert draw(adata) is not None
+    finally:
+        settings.autoshow, settings.autosave = True, False
     assert (tmp_path / "figures" / files[0]).stat().st_size
 
 
