@@ -74,9 +74,17 @@ def main() -> None:
     quantised = np.clip(np.round(table / step), -127, 127).astype(np.int8)
     n_open = np.bincount(ranks.indices, minlength=ranks.shape[1]).astype(np.uint8)
     bins = ocrs.iloc[order][["chrom", "start", "end"]].reset_index(drop=True)
+    strength = np.round(np.asarray(ranks.mean(axis=0)).ravel()).astype(np.uint8)
     names = tuple(biosamples.obs["biosample"].astype(str))
     region_table = RegionTable(
-        bins, np.ascontiguousarray(quantised.T), step, n_open, ranks.shape[0], names, loadings.astype(np.float32)
+        bins,
+        np.ascontiguousarray(quantised.T),
+        step,
+        n_open,
+        ranks.shape[0],
+        names,
+        loadings.astype(np.float32),
+        strength,
     )
     region_table.save(args.out)
     print(

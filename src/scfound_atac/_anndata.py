@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from ._arguments import settable
+from ._arguments import NotFoundError, settable
 from ._rows import iter_rows, shape_of
 
 if TYPE_CHECKING:
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
-
-
-class NotFoundError(KeyError):
-    """A `KeyError` whose message is shown as it is, without quotes around it."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 CountKind: TypeAlias = Literal["binary", "reads", "fragments", "normalised"]

@@ -18,6 +18,7 @@ _WHOLE: dict[str, int | None] = {
     "n_components": None,
     "n_neighbors": None,
     "n_cells": 1,
+    "window": 1,
     "n_bins": None,
     "min_ocrs": 0,
     "max_ocrs": 0,
@@ -40,10 +41,20 @@ _NUMBERS = frozenset(
         "weight_decay",
         "max_known_lost",
         "min_confidence",
+        "min_probability",
     )
 )
-_NONE = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum"))
+_NONE = frozenset(
+    ("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum", "min_probability")
+)
 _NONE |= {"min_ocrs", "max_ocrs", "min_cells"} | _LAYERS
+
+
+class NotFoundError(KeyError):
+    """A `KeyError` whose message is shown as it is, without quotes around it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def check_arguments(**given: Any) -> None:

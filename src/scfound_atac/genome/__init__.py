@@ -10,6 +10,7 @@ from ._liftover import Chain, liftover, read_chain
 from .build import check_genome
 from .names import parse_names
 from .ocrs import get_ocrs, ocr_names
+from .promoter_table import read_promoters, select_genes
 from .regions import KnownRegions, RegionTable, load_region_table
 
 __all__ = [
@@ -32,5 +33,7 @@ __all__ = [
     "parse_names",
     "read_chain",
     "read_genes",
+    "read_promoters",
+    "select_genes",
     "transcription_starts",
 ]

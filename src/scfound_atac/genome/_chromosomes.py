@@ -133,27 +133,3 @@ def genome_order(ocrs: pd.DataFrame) -> NDArray[np.int64]:
     contig = pd.factorize(np.where(ids > 0, "", names), sort=True)[0]
     major = np.where(ids > 0, ids, len(CHROMOSOMES) + contig)
     return np.lexsort((ocrs["end"].to_numpy(), ocrs["start"].to_numpy(), major)).astype(np.int64, copy=False)
-
-
-# Bits for a position: no chromosome is nearly as long, so that chromosomes lie on the line with gaps between them.
-_SPAN = 40
-
-
-def along_genome(chrom: Iterable[Any], position: Any) -> NDArray[np.int64]:
-    """Positions on a single line, on which chromosomes follow each other with large gaps; scaffolds lie before chr1."""
-    return on_line(chromosome_ids(chrom), np.asarray(position, dtype=np.int64))
-
-
-def on_line(chromosome: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same for numbers of chromosomes, as `chromosome_ids` gives them."""
-    return (chromosome << _SPAN) + position
-
-
-def of_chromosomes(n_per_chromosome: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of chromosomes of rows that are sorted by them, given how many rows each has."""
-    return np.repeat(np.arange(1, len(CHROMOSOMES) + 1), n_per_chromosome)
-
-
-def same_chromosome(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether two positions on the line lie on one chromosome."""
-    return a >> _SPAN == b >> _SPAN

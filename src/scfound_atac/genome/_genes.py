@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .bed import Records
+
 _BED = ("chrom", "start", "end", "name", "score", "strand")
 # Names of the other columns in lower case; chromosome, start and end are read as for OCRs.
 _SPELLINGS = {
@@ -58,11 +60,11 @@ def read_genes(genes: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
     TypeError
         If `genes` is a list of names, or of another type that is not a table.
     """
-    table = genes if isinstance(genes, pd.DataFrame) else _read_file(genes)
+    table = genes if isinstance(genes, pd.DataFrame) else read_file(genes)
     if len(table) == 0:
         msg = "The table of genes has no rows."
         raise ValueError(msg)
-    return _one_per_name(_checked(table))
+    return _one_per_name(checked_genes(table))
 
 
 def transcription_starts(genes: pd.DataFrame) -> NDArray[np.int64]:
@@ -77,7 +79,8 @@ _WANTED = (
 _TEXT_FILES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
 
 
-def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
+def read_file(genes: str | os.PathLike[str], *, records: Records = "genes") -> pd.DataFrame:
+    """The table in a file of genes, as text; `records` is that of `read_table`."""
     if not isinstance(genes, str | Path) and not hasattr(genes, "__fspath__"):
         shown = f" ({', '.join(map(repr, list(genes)[:3]))})" if isinstance(genes, list | tuple | set) else ""
         msg = f"genes= got {type(genes).__name__}{shown}. {_WANTED}."
@@ -94,7 +97,7 @@ def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
             f"There is no file {str(path)!r}. Pass the path of a BED, GTF or GFF3 file, a DataFrame, or None as genes=."
         )
         raise FileNotFoundError(msg)
-    table = read_table(path)
+    table = read_table(path, records=records)
     if "strand" not in {str(name).lower() for name in table} and list(table)[:3] == ["chrom", "start", "end"]:
         msg = (
             f"{str(path)!r} has {table.shape[1]} columns and no header; without one, the six of BED6 are needed: chrom, start, end, name, "
@@ -104,7 +107,7 @@ def _read_file(genes: str | os.PathLike[str]) -> pd.DataFrame:
     return table
 
 
-def _checked(table: pd.DataFrame) -> pd.DataFrame:
+def checked_genes(table: pd.DataFrame) -> pd.DataFrame:
     """The table with our names of columns and with checked values."""
     lower = {str(column).lower(): column for column in reversed(table.columns)}
     found = {ours: next((lower[name] for name in names if name in lower), None) for ours, names in _SPELLINGS.items()}

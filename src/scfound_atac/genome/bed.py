@@ -8,7 +8,7 @@ import io
 import lzma
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pandas as pd
 
@@ -27,8 +27,10 @@ _ATTRIBUTE = re.compile(r"""\s*([\w.:-]+)(?:\s*=\s*|\s+)("[^"]*"|[^;]*)(?:;|$)""
 _GENES = frozenset(("gene", "ncRNA_gene", "pseudogene", "protein_coding_gene"))
 _TRANSCRIPTS = frozenset(("transcript", "mRNA", "lnc_RNA", "ncRNA", "primary_transcript", "exon"))
 
+Records: TypeAlias = Literal["genes", "genes or transcripts", "transcripts"]
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+
+def read_table(path: str | os.PathLike[str], *, records: Records = "genes") -> pd.DataFrame:
     """Read a text file with one interval per line.
 
     Parameters
@@ -37,6 +39,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         BED file with at least three columns, with or without a header (plain or after ``#``), and with comment, ``track`` and ``browser``
         lines; or GTF or GFF3 file, of which the genes are used. Files may be plain or compressed with gzip, bzip2 or xz, and separated
         by tabs, blanks or commas.
+    records
+        What is read of GTF and GFF3 files. ``"genes"``: one row per gene; in a file without records of genes, its transcripts are merged.
+        ``"genes or transcripts"``: the same, but transcripts stay apart. ``"transcripts"``: one row per transcript, and one per gene in a
+        file without transcripts.
 
     Returns
     -------
@@ -54,7 +60,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise ValueError(_no_text(path)) from error
     if rows and _is_gff(rows[0]):
-        return _genes_of(path)
+        return _genes_of(path, records)
     return _as_bed(path, header, rows)
 
 
@@ -208,9 +214,10 @@ def _gene(fields: list[str]) -> dict[str, Any] | None:
     }
 
 
-def _genes_of(path: Path) -> pd.DataFrame:
-    """Genes of a GTF or GFF3 file: the records of genes, or else those of transcripts, merged from the first to the last base."""
+def _genes_of(path: Path, records: Records) -> pd.DataFrame:
+    """Genes or transcripts of a GTF or GFF3 file; see `read_table`."""
     genes, parts = [], []
+    has_transcripts = False  # exons, which are many, are needed where there are none
     for line in _lines(path):
         if line.startswith("##FASTA"):
             break
@@ -221,18 +228,52 @@ def _genes_of(path: Path) -> pd.DataFrame:
             continue
         if fields[2] in _GENES:
             genes.append(_gene(fields))
-        elif not genes and fields[2] in _TRANSCRIPTS:
-            parts.append(_gene(fields))
-    found = [gene for gene in (genes or parts) if gene is not None]
-    if not found:
+        elif fields[2] in _TRANSCRIPTS and (records == "transcripts" or not genes):
+            if records == "genes":
+                parts.append(_gene(fields))
+            elif fields[2] != "exon" or not has_transcripts:
+                parts.append(_transcript(fields))
+                has_transcripts |= fields[2] != "exon"
+    found, transcripts = ([row for row in rows if row is not None] for rows in (genes, parts))
+    if not found and not transcripts:
         msg = f"{str(path)!r} is read as GTF or GFF3, and has neither genes nor transcripts with a name."
         raise ValueError(msg)
-    table = pd.DataFrame(found)
-    if not genes:
+    if found and (records != "transcripts" or not transcripts):
+        table = pd.DataFrame(found)
+    elif records == "genes":
         place = ["id", "name", "chrom", "strand"]
+        table = pd.DataFrame(transcripts)
         table["id"] = table["id"].fillna(table["name"])
         table = table.groupby(place, sort=False, as_index=False).agg({"start": "min", "end": "max", "type": "first"})
+    else:
+        table = _apart(pd.DataFrame(transcripts), {gene["id"]: gene for gene in found})
     stranded = table["strand"].isin(["+", "-"]).to_numpy()
     if not stranded.all():
         logger.warning("%d of %d genes of %s have no strand and are left out", (~stranded).sum(), len(table), path)
     return table[stranded].reset_index(drop=True)
+
+
+def _transcript(fields: list[str]) -> dict[str, Any] | None:
+    """The gene of a record of a transcript or an exon, with ``record``, which tells them apart, and the id of the ``transcript``."""
+    gene = _gene(fields)
+    if gene is None:
+        return None
+    said = _attributes(fields[8])
+    # An exon of GFF3 names its transcript as its parent.
+    own = _first(said, "transcript_id", *(("parent",) if fields[2] == "exon" else ("id",)))
+    return {**gene, "record": fields[2], "transcript": (own or "").removeprefix("transcript:").removeprefix("rna-")}
+
+
+def _apart(parts: pd.DataFrame, genes: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """One row per transcript: their own records, or else their exons, from the first to the last base; names and types of known genes."""
+    own = parts[parts["record"] != "exon"]
+    if len(own) > 0:
+        table = own
+    else:
+        parts["id"] = parts["id"].fillna(parts["name"])
+        place = ["transcript", "id", "name", "chrom", "strand"]
+        table = parts.groupby(place, sort=False, as_index=False).agg({"start": "min", "end": "max", "type": "first"})
+    for column in ("name", "type"):
+        known = [genes[key][column] if key in genes else None for key in table["id"]]
+        table = table.assign(**{column: pd.Series(known, index=table.index, dtype=object).fillna(table[column])})
+    return table[["chrom", "start", "end", "name", "strand", "id", "type"]]

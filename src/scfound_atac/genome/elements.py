@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ._chromosomes import along_genome, of_chromosomes, on_line
+from .line import along_genome, of_chromosomes, on_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ._chromosomes import CHROMOSOMES, of_chromosomes
+from ._chromosomes import CHROMOSOMES
+from .line import of_chromosomes
 
 BUNDLED_GENES = "gene_table.npz"
 _COLUMNS = ["chrom", "start", "end", "name", "strand", "id", "type"]

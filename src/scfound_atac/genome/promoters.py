@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ._chromosomes import along_genome, same_chromosome
 from ._genes import transcription_starts
 from .gene_table import load_gene_table
+from .line import along_genome, same_chromosome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._chromosomes import CHROMOSOMES, along_genome
+from ._chromosomes import CHROMOSOMES
 from ._intervals import overlaps
+from .line import along_genome
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,6 +67,9 @@ class RegionTable:
     biosamples, loadings
         Names of these, and their coordinates in the space of the factors, (n_biosamples, n_factors): a region is open in those with which
         the product of its factors is large. Empty in tables of versions before 0.2.
+    strength
+        Mean over the biosamples of the rank of the bin's signal among the open bins of a biosample, 0 where it is closed; one byte for 0 to
+        1, (n_bins,). Empty in tables of versions before 0.2.
     """
 
     bins: pd.DataFrame
@@ -75,6 +79,7 @@ class RegionTable:
     n_biosamples: int
     biosamples: tuple[str, ...] = ()
     loadings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    strength: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
 
     @property
     def n_factors(self) -> int:
@@ -87,9 +92,15 @@ class RegionTable:
         return self.n_factors + 2
 
     @cached_property
+    def bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and ends of the bins on a line along the genome (`scfound_atac.genome.line`), in the order of the table."""
+        chrom = self.bins["chrom"]
+        return along_genome(chrom, self.bins["start"]), along_genome(chrom, self.bins["end"])
+
+    @cached_property
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
         """Starts of the bins on a line along the genome, sorted; the numbers of these bins; and the width of the widest bin."""
-        place = along_genome(self.bins["chrom"], self.bins["start"])
+        place, _ = self.bounds
         order = np.argsort(place, kind="stable")
         return place[order], order, int((self.bins["end"] - self.bins["start"]).max())
 
@@ -101,6 +112,12 @@ class RegionTable:
         last = np.searchsorted(place, along_genome(ocrs["chrom"], ocrs["end"]))
         depth = np.bincount(first, minlength=len(place) + 1) - np.bincount(last, minlength=len(place) + 1)
         return np.sort(order[np.cumsum(depth[:-1]) > 0])
+
+    def overlaps(self, ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """All pairs of an OCR and a bin that overlap, by OCR: their numbers, and the bases they have in common, each (n_pairs,)."""
+        near = self._near(ocrs)
+        shared = overlaps(ocrs, self.bins.iloc[near])
+        return shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
 
     def lookup(self, ocrs: pd.DataFrame) -> KnownRegions:
         """Look up OCRs: each gets the mean over the bins that it overlaps, weighted by the number of common bases.
@@ -115,9 +132,7 @@ class RegionTable:
             Table with ``chrom``, ``start``, ``end`` on GRCh38, in any order and of any width.
         """
         # 1. Overlapping pairs of an OCR and a bin, with the bases they have in common, each (n_pairs,).
-        near = self._near(ocrs)
-        shared = overlaps(ocrs, self.bins.iloc[near])
-        ocr, bin_, weight = shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
+        ocr, bin_, weight = self.overlaps(ocrs)
         n = len(ocrs)
         # 2. Weights that add up to 1 for each OCR.
         total = np.bincount(ocr, weights=weight, minlength=n)  # (n_ocrs,)
@@ -144,6 +159,7 @@ class RegionTable:
             n_biosamples=self.n_biosamples,
             biosamples="\n".join(self.biosamples),
             loadings=self.loadings,
+            strength=self.strength,
         )
 
     @classmethod
@@ -166,9 +182,9 @@ class RegionTable:
             )
             bins = pd.DataFrame({"chrom": chrom.astype(object), "start": start, "end": start + file["width"]})
             table = cls(bins, file["quantised"], file["step"], file["n_open"], int(file["n_biosamples"]))
-            if "loadings" not in file.files:
-                return table
-            return replace(table, biosamples=tuple(str(file["biosamples"]).split("\n")), loadings=file["loadings"])
+            if "loadings" in file.files:
+                table = replace(table, biosamples=tuple(str(file["biosamples"]).split("\n")), loadings=file["loadings"])
+            return replace(table, strength=file["strength"]) if "strength" in file.files else table
 
 
 def bundled_table() -> Path:
