@@ -28,14 +28,18 @@ import scfound_atac as sfa
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-ROOMS = ("bench", "datasets", "genome", "hub", "model", "nn", "pp", "tl")
+ROOMS = ("bench", "datasets", "genome", "hub", "model", "nn", "pl", "pp", "tl")
 LEFT_OUT = {
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
+    "sfa.tl.link_enhancers(mdata)": "is written beside this",
+    "sfa.pl.links(mdata, 'CD79A', min_value=0.2)": "needs the table of tl.link_enhancers",
+    "sfa.tl.perturb_ocrs(mdata, predictor=predictor, ocrs=list(mdata['atac'].var_names[:20]), genes=['CCL4'])": "is written beside this",
+    "sfa.pl.perturbation(mdata, 'CCL4')": "needs the table of tl.perturb_ocrs",
 }
 # On fewer cells: they compare methods at several depths, or train a network.
 FEW_CELLS = {
-    **dict.fromkeys(["README.md:53", "benchmark.md:13", "usage.md:46", "bench.compare"], 60),
+    **dict.fromkeys(["README.md:53", "benchmark.md:13", "usage.md:46", "bench.compare", "pl.benchmark"], 60),
     **dict.fromkeys(["usage.md:262", "model.ChromFound"], 16),
     **dict.fromkeys(["usage.md:274", "model.EpiFoundation"], 24),
 }
@@ -43,6 +47,7 @@ SLOW = {
     *FEW_CELLS,
     *("README.md:6", "index.md:6", "usage.md:24", "usage.md:69"),  # UMAP is compiled
     "usage.md:38",
+    "pl.embedding_comparison",
 }
 N_CELLS = 120
 

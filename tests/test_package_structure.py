@@ -31,6 +31,7 @@ def run_python(code: str) -> str:
         ("scfound_atac.train.pretrain", ("scanpy", "scvi")),
         ("scfound_atac.pp", ("torch", "scvi", "matplotlib")),
         ("scfound_atac.tl", ("torch", "scvi", "matplotlib")),
+        ("scfound_atac.pl", ("torch", "scvi", "scanpy", "matplotlib")),
     ],
 )
 def test_imports_stay_light(module: str, forbidden: tuple[str, ...]) -> None:
@@ -69,7 +70,7 @@ def test_rooms_do_not_read_the_private_files_of_others(file: Path) -> None:
     assert [name for name in others if any(part.startswith("_") for part in name.split(".")[1:])] == []
 
 
-@pytest.mark.parametrize("room", ["bench", "model", "pp", "tl"])
+@pytest.mark.parametrize("room", ["bench", "model", "pl", "pp", "tl"])
 def test_kinds_of_models_are_named_in_one_table(room: str) -> None:
     """What a model can do is asked of its kind; a comparison with the name of a class would be a second table."""
     names = {*kinds.KINDS} - {"ChromFound", "EpiFoundation"}  # classes of `model` have these two names

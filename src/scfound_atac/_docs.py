@@ -55,6 +55,16 @@ EpiFoundation uses fp32.""",
 Random seed; the same seed gives the same result on the same machine.""",
     "progress": """\
 Show a progress bar; ``scfound_atac.settings.progress_bar`` by default.""",
+    # pictures
+    "ax": """\
+Axes to draw into; a new figure if None.""",
+    "figsize": """\
+Width and height of a new figure in inches.""",
+    "show": """\
+Show the figure. None does as ``scanpy.settings.autoshow`` says, and does not show axes that were passed as `ax`.""",
+    "save": """\
+Write the figure to a file. True, or text that is added to the name of the function (``"_mine.png"``), writes into
+``scanpy.settings.figdir``, as in scanpy; a `pathlib.Path` is the file itself.""",
     # files
     "cache_dir": """\
 Folder of downloads; ``scfound_atac.settings.cache_dir`` by default.""",

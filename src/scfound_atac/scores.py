@@ -17,6 +17,21 @@ Floats: TypeAlias = "NDArray[np.float64]"
 # Bounds of log(T). They are far beyond what a network needs, and only keep T finite if all labels are predicted correctly.
 _LOG_TEMPERATURES = (-5.0, 5.0)
 
+_CLUSTERINGS = {"kmeans": "KMeans", "leiden_k": "Leiden (k)", "leiden_best": "best Leiden"}
+EMBEDDING_SCORES: tuple[str, ...] = (
+    *(f"{clustering}_{metric}" for clustering in ("kmeans", "leiden_best") for metric in ("ari", "nmi", "ami", "fmi")),
+    "knn",
+)
+"""Scores of `scfound_atac.bench.compare` that reports and plots show."""
+
+
+def score_title(score: str) -> str:
+    """Name of a score of `scfound_atac.bench.compare` for people: ``"KMeans NMI"``."""
+    if score == "knn":
+        return "kNN accuracy"
+    clustering, _, metric = score.rpartition("_")
+    return f"{_CLUSTERINGS.get(clustering, clustering)} {metric.upper()}"
+
 
 def annotation_scores(
     truth: ArrayLike | pd.Series,

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..scores import EMBEDDING_SCORES as SCORES
+from ..scores import score_title as _title
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_CLUSTERINGS = {"kmeans": "KMeans", "leiden_k": "Leiden (k)", "leiden_best": "best Leiden"}
-SCORES: tuple[str, ...] = (
-    *(f"{clustering}_{metric}" for clustering in ("kmeans", "leiden_best") for metric in ("ari", "nmi", "ami", "fmi")),
-    "knn",
-)
 _BASELINE = "lsi"
 
 
@@ -98,10 +96,3 @@ def _percent(fraction: float) -> str:
 
 def _number(mean: float, deviation: float) -> str:
     return f"{mean:.3f}" if pd.isna(deviation) else f"{mean:.3f} ± {deviation:.3f}"
-
-
-def _title(score: str) -> str:
-    if score == "knn":
-        return "kNN accuracy"
-    clustering, _, metric = score.rpartition("_")
-    return f"{_CLUSTERINGS.get(clustering, clustering)} {metric.upper()}"
