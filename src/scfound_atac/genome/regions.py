@@ -114,7 +114,13 @@ class RegionTable:
         return np.sort(order[np.cumsum(depth[:-1]) > 0])
 
     def overlaps(self, ocrs: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """All pairs of an OCR and a bin that overlap, by OCR: their numbers, and the bases they have in common, each (n_pairs,)."""
+        """All pairs of an OCR and a bin that overlap, by OCR: their numbers, and the bases they have in common, each (n_pairs,).
+
+        Parameters
+        ----------
+        ocrs
+            As in `lookup`.
+        """
         near = self._near(ocrs)
         shared = overlaps(ocrs, self.bins.iloc[near])
         return shared["a"].to_numpy(), near[shared["b"].to_numpy()], shared["n_bases"].to_numpy()
@@ -136,12 +142,12 @@ class RegionTable:
         n = len(ocrs)
         # 2. Weights that add up to 1 for each OCR.
         total = np.bincount(ocr, weights=weight, minlength=n)  # (n_ocrs,)
-        weight = weight / total[ocr]
+        fraction = weight / total[ocr]
         # 3. Weighted means, one factor at a time, so that no array of pairs x factors is needed.
         factors = np.empty((n, self.n_factors), dtype=np.float32)
         for k, (row, step) in enumerate(zip(self.quantised, self.step, strict=True)):
-            factors[:, k] = np.bincount(ocr, weights=weight * row[bin_], minlength=n) * step
-        openness = np.bincount(ocr, weights=weight * self.n_open[bin_], minlength=n) / self.n_biosamples
+            factors[:, k] = np.bincount(ocr, weights=fraction * row[bin_], minlength=n) * step
+        openness = np.bincount(ocr, weights=fraction * self.n_open[bin_], minlength=n) / self.n_biosamples
         return KnownRegions(factors, openness.astype(np.float32), total > 0)
 
     def save(self, path: str | Path) -> None:

@@ -50,10 +50,12 @@ class LinkModel(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Score of each pair, larger for a stronger link, and probability, both (n_pairs,)."""
+    """Score of each pair, larger for a stronger link, probability, and p and q where there is a null, each (n_pairs,)."""
 
-    score: NDArray[np.float32]
-    probability: NDArray[np.float32]
+    score: NDArray[np.floating]
+    probability: NDArray[np.floating]
+    p: NDArray[np.floating] | None = None
+    q: NDArray[np.floating] | None = None
 
 
 @cache

@@ -14,12 +14,14 @@ from .. import __version__
 from .._anndata import get_atac, get_target, refuse_lost, role_of
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
-from .._keys import LINKS, check_key
+from .._keys import EMBEDDING, LINKS, check_key
 from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..genome.line import along_genome
+from ._links_by_correlation import Correlations
+from ._links_table import as_table, links_of_group, nearest_starts
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +38,6 @@ METHODS = ("knowledge", "correlation", "perturbation", "abc", "distance")
 # For all genes only links of at least this probability are kept by default: twice the mean over the pairs that were tested.
 _MIN_PROBABILITY = 0.1
 _TABLES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
-_PER = 1e4  # accessibility is given per so many counts of a group
 EVERYONE = "all"
 """Name of the group of all cells."""
 
@@ -51,8 +52,8 @@ def link_enhancers(
     method: Literal["knowledge", "correlation", "perturbation", "abc", "distance"] = "knowledge",
     predictor: RNAPredictor | str | Path | None = None,
     min_probability: float | None = None,
-    use_rep: str | None = None,
-    n_cells: int | None = None,
+    n_cells: int = 1,
+    use_rep: str = f"X_{EMBEDDING}",
     layer: str | None = None,
     rna_layer: str | None = None,
     modality: str | None = None,
@@ -103,11 +104,11 @@ def link_enhancers(
     min_probability
         Leave out links of a lower probability. None keeps every link of genes that are named, and those of at least 0.1 of all genes,
         because the table of all pairs is several times as large.
-    use_rep
-        Key of ``obsm`` with the space in which cells are similar, only for ``method="correlation"``. None takes ``"X_sfa"`` if it is
-        there, and single cells otherwise.
     n_cells
-        Number of cells that are put together, only for ``method="correlation"``; 1 takes single cells, None chooses it.
+        Number of like cells that are put together before accessibility and expression are correlated. More than 1 saves time; on the cells
+        that were tried it found no more links.
+    use_rep
+        Key of ``obsm`` with the space in which cells are alike, if `n_cells` is more than 1.
     layer
         {layer}
     rna_layer
@@ -155,7 +156,7 @@ def link_enhancers(
     >>> list(links.columns[:3])
     ['gene', 'gene_id', 'ocr']
     """
-    from ..inference.link_features import describe_pairs, features_of
+    from ..inference.link_features import describe_pairs, features_of, pairs_within
 
     target = get_target(adata, modality, copy=copy)
     role = role_of(adata, modality)
@@ -169,10 +170,23 @@ def link_enhancers(
     promoters = _promoters(genes)
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
     codes, groups = _groups(cells, groupby)
+    correlations = None
+    if method == "correlation":
+        correlations = Correlations(
+            adata,
+            target,
+            promoters,
+            rna_modality=rna_modality,
+            rna_layer=rna_layer,
+            use_rep=use_rep,
+            n_cells=n_cells,
+            seed=seed,
+        )
+        promoters = correlations.promoters
     sums = _sums(cells, codes, len(groups))
 
     tss = along_genome(promoters["chrom"], promoters["tss"])
-    pairs = _nearest(_within(cells.ocrs, tss, window), promoters["gene"].to_numpy())
+    pairs = nearest_starts(pairs_within(cells.ocrs, tss, window), promoters["gene"].to_numpy())
     _tell_what_is_left_out(cells.ocrs, promoters, pairs[1], role, window, is_chosen=genes is not None)
     described = describe_pairs(cells.ocrs, tss, pairs)
     threshold = min_probability
@@ -185,9 +199,12 @@ def link_enhancers(
     bar = tqdm(groups, unit="groups", desc="linking", disable=not settings.progress_bar or len(groups) < 2)
     for number, _ in enumerate(bar):
         features, abc = features_of(described, sums[number])
-        scored = _score(method, features, abc, described.distance)
-        parts.append(_part(described, number, sums[number], abc, scored, threshold))
-    table = _table(parts, cells.ocrs, promoters, groups)
+        if correlations is not None:
+            scored = correlations(cells, described, codes == number)
+        else:
+            scored = _score(method, features, abc, described.distance)
+        parts.append(links_of_group(described, number, sums[number], abc, scored, threshold))
+    table = as_table(parts, cells.ocrs, promoters, groups)
 
     params = {
         "method": method,
@@ -273,26 +290,6 @@ def _sums(cells: Cells, codes: NDArray[np.int64], n_groups: int) -> NDArray[np.f
     return total
 
 
-def _within(
-    ocrs: pd.DataFrame, tss: NDArray[np.int64], window: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    from ..inference.link_features import pairs_within
-
-    return pairs_within(ocrs, tss, window)
-
-
-def _nearest(
-    pairs: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], gene: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The pairs of each OCR with the nearest start of each gene, by gene and OCR; `gene` is the number of the gene of each start."""
-    ocr, start, distance = pairs
-    order = np.lexsort((distance, ocr, gene[start]))
-    ocr, start, distance = ocr[order], start[order], distance[order]
-    of = gene[start]
-    is_first = np.append(True, (ocr[1:] != ocr[:-1]) | (of[1:] != of[:-1])) if len(ocr) else np.zeros(0, dtype=bool)
-    return ocr[is_first], start[is_first], distance[is_first]
-
-
 def _tell_what_is_left_out(
     ocrs: pd.DataFrame, promoters: pd.DataFrame, starts: NDArray[np.int64], role: str, window: int, *, is_chosen: bool
 ) -> None:
@@ -318,53 +315,3 @@ def _score(method: str, features: NDArray[np.float32], abc: NDArray[np.float32],
     if method == "knowledge":
         return by_knowledge(features)
     return by_abc(abc) if method == "abc" else by_distance(distance)
-
-
-def _part(
-    described: Any,
-    group: int,
-    sums: NDArray[np.float64],
-    abc: NDArray[np.float32],
-    scored: Scored,
-    min_probability: float | None,
-) -> dict[str, NDArray[Any]]:
-    """Columns of the links of a group, of which those below the threshold are left out."""
-    kept = slice(None) if not min_probability else scored.probability >= min_probability
-    ocr = described.ocr[kept]
-    accessibility = (_PER * sums / max(sums.sum(), 1e-12)).astype(np.float32)
-    columns = {
-        "start_": described.start[kept].astype(np.int32),
-        "ocr": ocr.astype(np.int32),
-        "group": np.full(len(ocr), group, dtype=np.int32),
-        "distance": described.distance[kept].astype(np.int32),
-        "accessibility": accessibility[ocr],
-        "abc": abc[kept],
-    }
-    return columns | {name: np.asarray(values, dtype=np.float32)[kept] for name, values in scored._asdict().items()}
-
-
-def _table(
-    parts: list[dict[str, NDArray[Any]]], ocrs: pd.DataFrame, promoters: pd.DataFrame, groups: list[str]
-) -> pd.DataFrame:
-    """The parts of all groups as one table; texts are categories, so that a million rows stay small.
-
-    Genes without a link are categories too, which tells them from genes that were not asked for.
-    """
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    start, ocr, group = columns.pop("start_"), columns.pop("ocr"), columns.pop("group")
-    table = {
-        "gene": _categories(promoters["name"], start),
-        "gene_id": _categories(promoters["id"], start),
-        "ocr": _categories(ocrs.index.to_series(), ocr).remove_unused_categories(),
-        "chrom": _categories(ocrs["chrom"], ocr).remove_unused_categories(),
-        "start": ocrs["start"].to_numpy(np.int64)[ocr],
-        "end": ocrs["end"].to_numpy(np.int64)[ocr],
-        "group": pd.Categorical.from_codes(group, groups),
-    }
-    return pd.DataFrame(table | columns)
-
-
-def _categories(texts: pd.Series, rows: NDArray[np.integer]) -> pd.Categorical:
-    """The texts of `rows`, with all texts as categories."""
-    codes, values = pd.factorize(texts.astype(str).to_numpy(dtype=object))
-    return pd.Categorical.from_codes(codes[rows], values)
