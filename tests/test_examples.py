@@ -32,8 +32,6 @@ ROOMS = ("bench", "datasets", "genome", "hub", "model", "nn", "pl", "pp", "tl")
 LEFT_OUT = {
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
-    "sfa.tl.link_enhancers(mdata)": "is written beside this",
-    "sfa.pl.links(mdata, 'CD79A', min_value=0.2)": "needs the table of tl.link_enhancers",
     "sfa.tl.perturb_ocrs(mdata, predictor=predictor, ocrs=list(mdata['atac'].var_names[:20]), genes=['CCL4'])": "is written beside this",
     "sfa.pl.perturbation(mdata, 'CCL4')": "needs the table of tl.perturb_ocrs",
 }

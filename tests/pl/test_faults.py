@@ -184,6 +184,19 @@ def test_links_without_groups_and_without_probability(adata: AnnData, make: Simp
     assert sfa.pl.links(adata, "MS4A1", show=False)
 
 
+def test_links_on_a_scale_below_zero(adata: AnnData) -> None:
+    """Minus the logarithm of the distance: the nearest OCR has the highest arc."""
+    table = adata.uns["sfa_links"]
+    adata.uns["sfa_links"] = table.assign(probability=np.nan, score=-np.log10(table["distance"].abs()))
+    ax = sfa.pl.links(adata, "MS4A1", groups="T cell", show=False)["links T cell"]
+    (arcs,) = [x for x in ax.collections if isinstance(x, LineCollection)]
+    reach = [np.ptp(path.vertices[:, 0]) for path in arcs.get_paths()]
+    heights = [path.vertices[:, 1].max() for path in arcs.get_paths()]
+    assert np.argmin(reach) == np.argmax(heights)
+    assert min(heights) > 0
+    assert ax.get_ylim()[0] == 0
+
+
 def test_links_with_odd_values(adata: AnnData) -> None:
     table = adata.uns["sfa_links"]
     for change in (

@@ -69,7 +69,8 @@ def links(
 
     Each group has two panels. The height, the strength and the width of an arc say how strong the link is; below it, a bar for each OCR
     says how accessible it is, also for OCRs that are linked to other genes. Panels of all groups have the same scales. An OCR that holds
-    the TSS has a bar, but no arc. Links with a negative value hang below the line.
+    the TSS has a bar, but no arc. Links with a negative value hang below the line; if no value is above zero, as with the method
+    ``"distance"``, arcs begin at the lowest one instead.
 
     Parameters
     ----------
@@ -134,6 +135,7 @@ def links(
     middle = (own["start"].to_numpy(np.float64) + own["end"].to_numpy(np.float64)) / 2
     strength = own[name].to_numpy(np.float64)
     drawn = np.isfinite(strength) & (np.abs(strength) >= min_value) & (strength != 0)
+    height = strength - _floor(strength)
     start, end = _stretch(middle[drawn] if drawn.any() else middle, tss, window)
     drawn &= (middle >= start) & (middle <= end)
     drawn &= ~((own["start"].to_numpy() <= tss) & (tss < own["end"].to_numpy()))
@@ -149,17 +151,17 @@ def links(
     layout = _Layout(groups, labels, figsize, known, chrom, start, end)
     from matplotlib.collections import LineCollection
 
-    largest = float(np.abs(strength[drawn]).max()) if drawn.any() else 1.0
-    has_negative = bool((strength[drawn] < 0).any())
+    largest = float(np.abs(height[drawn]).max()) if drawn.any() else 1.0
+    has_negative = bool((height[drawn] < 0).any())
     open_most = float(np.nanmax(bars["accessibility"].to_numpy(np.float64), initial=0.0)) or 1.0
     for label, group in zip(labels, groups, strict=True):
         arcs, track = layout.axes[f"links {group}"], layout.axes[f"accessibility {group}"]
         rows = np.flatnonzero(drawn & (own["group"] == group).to_numpy())
-        rows = rows[np.argsort(np.abs(strength[rows]), kind="stable")]  # the strongest on top
-        part = np.abs(strength[rows]) / largest
+        rows = rows[np.argsort(np.abs(height[rows]), kind="stable")]  # the strongest on top
+        part = np.abs(height[rows]) / largest
         arcs.add_collection(
             LineCollection(
-                [_arc(middle[i], tss, strength[i]) for i in rows],
+                [_arc(middle[i], tss, height[i]) for i in rows],
                 colors=[colors[group]] * len(rows),
                 alpha=list(0.25 + 0.75 * part) if len(rows) else None,
                 linewidths=0.6 + 1.4 * part,
@@ -167,7 +169,7 @@ def links(
         )
         arcs.axhline(0, color=FAINT, linewidth=0.6)
         arcs.set(xlim=(start, end), ylim=(-1.08 * largest if has_negative else 0, 1.08 * largest), xticks=[])
-        _one_tick(arcs, largest, signed=has_negative)
+        _one_tick(arcs, largest, signed=has_negative, floor=_floor(strength))
         _draw_bars(track, bars[bars["group"] == group], colors[group], start, end)
         track.set(xlim=(start, end), ylim=(0, 1.1 * open_most), xticks=[])
         _one_tick(track, open_most)
@@ -225,8 +227,17 @@ def _stretch(middle: NDArray[np.float64], tss: int, window: int | None) -> tuple
     return max(0.0, float(left - margin)), float(right + margin)
 
 
-def _one_tick(ax: Axes, largest: float, *, signed: bool = False) -> None:
+def _floor(strength: NDArray[np.float64]) -> float:
+    """Where arcs begin: at 0, or below the lowest value of a scale that has no values above 0, such as that of distance."""
+    finite = strength[np.isfinite(strength)]
+    return float(finite.min() - 0.1 * (np.ptp(finite) or 1.0)) if finite.max() < 0 else 0.0
+
+
+def _one_tick(ax: Axes, largest: float, *, signed: bool = False, floor: float = 0.0) -> None:
     """One round number below `largest`: enough to read a scale by, and labels of panels do not meet."""
+    if floor:
+        ax.set_yticks([largest], [f"{largest + floor:.2g}".replace("-", "−")])
+        return
     step = 10.0 ** np.floor(np.log10(largest))
     tick = float(step * np.floor(largest / step + 1e-9))
     ax.set_yticks([-tick, tick] if signed else [tick], [f"−{tick:g}", f"{tick:g}"] if signed else [f"{tick:g}"])
