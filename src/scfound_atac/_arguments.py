@@ -40,6 +40,7 @@ _NUMBERS = frozenset(
         "weight_decay",
         "max_known_lost",
         "min_confidence",
+        "to",
     )
 )
 _NONE = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum"))

@@ -89,6 +89,10 @@ class MeasuredView:
             view[rows] = unit_rows(counts, self.idf) @ self.axes
         return view / np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-12)
 
+    def axes_of(self, ocrs: pd.DataFrame) -> NDArray[np.float64]:
+        """What a count of each of `ocrs` adds along the axes, up to a factor per cell, (n_ocrs, k)."""
+        return _transfer(ocrs, self.ocrs) @ (self.idf[:, None] * self.axes).astype(np.float64)
+
     def coverage(self, ocrs: pd.DataFrame) -> float:
         """Fraction of the OCRs of the reference that overlap one of `ocrs`."""
         return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)

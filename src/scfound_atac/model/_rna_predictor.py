@@ -20,6 +20,7 @@ from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
+from ..inference.perturbation import changed_features, mean_effects
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
 from ..train.expression import gene_names, read_expression, split_cells
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from mudata import MuData
     from numpy.typing import NDArray
 
+    from scipy.sparse import csr_matrix
+
     from ..hub import Checkpoint
-    from ..inference.features import Features
+    from ..inference.perturbation import Effects
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
@@ -306,7 +309,108 @@ class RNAPredictor:
         ValueError
             If the counts cannot be used, or genes repeat.
         """
-        features, net = self._trained()
+        features, _ = self._trained()
+        columns = self._columns(genes)
+        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
+        read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
+        if features.view is not None and read.measured is None:
+            logger.warning(
+                "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
+                100 * read.fraction_ocrs,
+            )
+        predicted = self._of_features(read.all(), columns)
+        return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
+
+    def perturb(
+        self,
+        cells: Cells,
+        sets: csr_matrix,
+        *,
+        to: float = 0.0,
+        genes: Sequence[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
+        n_groups: int = 1,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        share: bool = True,
+    ) -> Effects:
+        """Mean change of the predicted expression when sets of OCRs are perturbed; `scfound_atac.tl.perturb_ocrs` makes a table of it.
+
+        Parameters
+        ----------
+        cells
+            Cells that were read by ``sfa.data.Cells.read``.
+        sets
+            1 for each OCR of each perturbation, CSR (n_perturbations, n_ocrs), OCRs in the order of ``cells.ocrs``.
+        to
+            Factor of the values of these OCRs as the model reads them: 0 is a knock-out.
+        genes
+            Some of the genes; all by default.
+        groups
+            Number of the group of each cell, from 0, and -1 for cells that are left out; by default one group of all cells.
+        n_groups
+            Number of groups.
+        device
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; ``"auto"`` uses CUDA if there is a GPU.
+        batch_size
+            Cells per forward pass; ``"auto"`` chooses it by the memory of the device.
+        share
+            Whether a cell and its perturbed copies share what does not change. Without it every perturbed cell is run anew, which is slow
+            and defines the result.
+
+        Returns
+        -------
+        A record with ``before`` (n_groups, n_genes), ``change`` (n_perturbations, n_groups, n_genes), ``n_cells`` (n_groups,) and
+        ``n_changed`` (n_perturbations, n_groups): numbers of cells, and of those among them in which an OCR of the perturbation is open.
+
+        Raises
+        ------
+        RuntimeError
+            If the predictor is not trained.
+        KeyError
+            If a gene was not part of the training.
+        ValueError
+            If genes repeat.
+        """
+        features, _ = self._trained()
+        columns = self._columns(genes)
+        parts = changed_features(
+            features,
+            cells,
+            sets,
+            to,
+            device=device,
+            batch_size=batch_size,
+            seed=self.seed,
+            progress=settings.progress_bar,
+            share=share,
+        )
+        return mean_effects(
+            parts,
+            lambda x: self._of_features(x, columns),
+            n_perturbations=sets.shape[0],
+            groups=np.zeros(len(cells), dtype=np.int64) if groups is None else groups,
+            n_groups=n_groups,
+            n_genes=len(columns),
+        )
+
+    def check_genes(self, genes: Sequence[str] | None) -> list[str]:
+        """The names in `genes`, or all genes that are predicted if it is None.
+
+        Raises
+        ------
+        RuntimeError
+            If the predictor is not trained.
+        KeyError
+            If a gene was not part of the training.
+        ValueError
+            If genes repeat.
+        """
+        self._trained()
+        return [self.genes[i] for i in self._columns(genes)]
+
+    def _columns(self, genes: Sequence[str] | None) -> NDArray[np.int64]:
+        """Numbers of the genes that are asked for."""
         wanted = pd.Index(self.genes if genes is None else gene_names(genes))
         refuse_repeated(wanted, "genes", "genes=list(dict.fromkeys(genes))")
         columns = pd.Index(self.genes).get_indexer(wanted)
@@ -314,26 +418,16 @@ class RNAPredictor:
             missing = wanted[columns < 0]
             msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists those that were."
             raise NotFoundError(msg)
-        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
-        read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
-        x = self._scaled(read, features)
-        predicted = (
-            apply_expression_head(net, x, columns) * self._scaling["y_scale"][columns]
-            + self._scaling["y_mean"][columns]
-        )
-        return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
+        return columns.astype(np.int64)
 
-    def _scaled(self, read: Features, features: CellFeatures) -> NDArray[np.float32]:
-        x = np.zeros((len(read.known), len(self._scaling["x_mean"])), dtype=np.float32)
-        seen = read.all()
+    def _of_features(self, seen: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Expression of the genes `columns` for features (n, d), with or without those that are measured."""
+        _, net = self._trained()
+        x = np.zeros((len(seen), len(self._scaling["x_mean"])), dtype=np.float32)
         width = seen.shape[1]
         x[:, :width] = _standardised(seen, self._scaling["x_mean"][:width], self._scaling["x_scale"][:width])
-        if features.view is not None and read.measured is None:
-            logger.warning(
-                "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
-                100 * read.fraction_ocrs,
-            )
-        return x
+        y_scale, y_mean = self._scaling["y_scale"][columns], self._scaling["y_mean"][columns]
+        return apply_expression_head(net, x, columns) * y_scale + y_mean
 
     def _trained(self) -> tuple[CellFeatures, nn.Module]:
         if self._features is None or self._net is None:
