@@ -27,6 +27,7 @@ _WHOLE: dict[str, int | None] = {
     "downstream": None,
     "max_epochs": None,
     "train_batch_size": None,
+    "local": 1,
 }
 _NUMBERS = frozenset(
     (
@@ -44,7 +45,7 @@ _NUMBERS = frozenset(
     )
 )
 _NONE = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum"))
-_NONE |= {"min_ocrs", "max_ocrs", "min_cells"} | _LAYERS
+_NONE |= {"min_ocrs", "max_ocrs", "min_cells", "local"} | _LAYERS
 
 
 def check_arguments(**given: Any) -> None:

@@ -230,8 +230,9 @@ class Cells:
         if (found < 0).any():
             missing = wanted[found < 0]
             msg = (
-                f"{len(missing)} of {len(wanted)} OCRs of {argument}= are not in {self.role}, among them {', '.join(map(repr, missing[:3]))}. "
-                f"Give names of {self.role}.var_names or coordinates of OCRs that are there; sfa.pp.map_ocrs brings cells to other OCRs."
+                f"{len(missing)} of {len(wanted)} OCRs of {argument}= are not in {self.role}, among them "
+                f"{', '.join(map(repr, missing[:3]))}. Give names of {self.role}.var_names, or coordinates of OCRs that are there; "
+                "sfa.pp.map_ocrs brings cells to other OCRs."
             )
             raise NotFoundError(msg)
         return found.astype(np.int64)

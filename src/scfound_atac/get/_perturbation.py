@@ -79,7 +79,13 @@ def perturbation(
     for column, given in (("ocr", ocr), ("gene", gene), ("group", group)):
         if given is None:
             continue
-        names = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple | pd.Index | pd.Series) else None
+        names = (
+            [given]
+            if isinstance(given, str)
+            else list(given)
+            if isinstance(given, list | tuple | pd.Index | pd.Series)
+            else None
+        )
         if names is None or not all(isinstance(name, str) for name in names):
             msg = f"{column}= takes a name or a list of names, as text; got {given!r:.60}."
             raise TypeError(msg)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .features import MIN_SHARED_OCRS
 from .kinds import kind_of
-from .reader import changes
+from .reader import CellReader, changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..data import Cells
     from .features import CellFeatures
+    from .local import LocalReader
     from .options import BatchSize
 
 # Numbers of predicted values that are held in memory at a time.
@@ -53,6 +54,10 @@ class ChangedFeatures(NamedTuple):
     """The perturbation of each copy, (m,)."""
     after: NDArray[np.float32]
     """Features of the copies, (m, d)."""
+    local_before: csr_matrix | None
+    """Values of the cells for the local part of a prediction, (n, n_ocrs); None without one."""
+    local_after: csr_matrix | None
+    """The same of the copies, (m, n_ocrs)."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def changed_features(
     cells: Cells,
     sets: csr_matrix,
     factor: float,
+    local: LocalReader | None = None,
     *,
     device: str = "auto",
     batch_size: BatchSize = "auto",
@@ -101,6 +107,8 @@ def changed_features(
         1 for each OCR of each perturbation, (n_perturbations, n_ocrs).
     factor
         Factor of the values of these OCRs.
+    local
+        What reads the values for the local part of a prediction, if it has one.
     device, batch_size, seed
         Options of the network, as in `CellFeatures`.
     progress
@@ -108,8 +116,6 @@ def changed_features(
     share
         Whether a cell and its copies may share work. Without it every copy is run anew, which is slow and defines the result.
     """
-    from .reader import CellReader
-
     reader = kind_of(features.checkpoint).reader(cells, device=device, batch_size=batch_size, seed=seed, exact=True)
     read = reader.changed if share else CellReader.changed.__get__(reader)
     axes = None
@@ -121,11 +127,15 @@ def changed_features(
             values = reader.prepare(counts)
             copies = changes(values, sets, factor)
             before, after = read(values, cells.names[rows], copies)
+            near, near_after = None, None
+            if local is not None:
+                near = local.prepare(counts)
+                near_after = (near[copies.cell] + copies.added_to(near)).tocsr()
             if axes is not None:
                 # The measured view is linear in the counts and then scaled to length 1, so that its scaling before does not matter.
-                of_cells, of_copies = _measured(counts, changes(counts, sets, factor).added, copies.cell, axes)
+                of_cells, of_copies = _measured(counts, copies.added_to(counts), copies.cell, axes)
                 before, after = np.hstack([before, of_cells]), np.hstack([after, of_copies])
-            yield ChangedFeatures(numbers, before, copies.cell, copies.perturbation, after)
+            yield ChangedFeatures(numbers, before, copies.cell, copies.perturbation, after, near, near_after)
             bar.update(len(numbers))
 
 
@@ -144,7 +154,7 @@ def _measured(
 
 def mean_effects(
     parts: Iterator[ChangedFeatures],
-    predict: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    predict: Callable[[NDArray[np.float32], csr_matrix | None], NDArray[np.float32]],
     *,
     n_perturbations: int,
     groups: NDArray[np.int64],
@@ -158,7 +168,7 @@ def mean_effects(
     parts
         Features, from `changed_features`.
     predict
-        Function from features (n, d) to predictions (n, n_genes).
+        Function from features (n, d) and values of the local part (n, n_ocrs) to predictions (n, n_genes).
     n_perturbations, n_groups, n_genes
         Numbers of perturbations, groups and genes.
     groups
@@ -171,7 +181,7 @@ def mean_effects(
     step = max(1, _PREDICTED // max(1, n_genes))
     for part in parts:
         group = groups[part.rows]
-        predicted = predict(part.before)  # (n, n_genes)
+        predicted = predict(part.before, part.local_before)  # (n, n_genes)
         np.add.at(before, group[group >= 0], predicted[group >= 0])
         counted = np.flatnonzero(group[part.cell] >= 0)
         target = part.perturbation * n_groups + group[part.cell]
@@ -179,7 +189,8 @@ def mean_effects(
         for first in range(0, len(counted), step):
             some = counted[first : first + step]
             some = some[np.argsort(target[some], kind="stable")]
-            differs = predict(part.after[some]).astype(np.float64) - predicted[part.cell[some]]
+            near = None if part.local_after is None else part.local_after[some]
+            differs = predict(part.after[some], near).astype(np.float64) - predicted[part.cell[some]]
             # sums over the copies of one perturbation and group, which lie together
             each, start = np.unique(target[some], return_index=True)
             change[each] += np.add.reduceat(differs, start, axis=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,14 +25,26 @@ class Changes:
         Number of the cell and of the perturbation of each copy, (m,), sorted by cell.
     added
         What is added to the values of the cell, (m, n_ocrs).
+    factor
+        Factor of the changed values.
     """
 
     cell: NDArray[np.int64]
     perturbation: NDArray[np.int64]
     added: csr_matrix
+    factor: float
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    def added_to(self, values: csr_matrix) -> csr_matrix:
+        """`added` for other values of the same cells."""
+        from scipy.sparse import csr_matrix
+
+        cell = np.repeat(self.cell, np.diff(self.added.indptr))
+        changed = np.asarray(values[cell, self.added.indices]).ravel()
+        data = ((self.factor - 1) * changed).astype(np.float32)
+        return csr_matrix((data, self.added.indices, self.added.indptr), shape=self.added.shape)
 
 
 def changes(values: csr_matrix, sets: csr_matrix, factor: float) -> Changes:
@@ -58,9 +70,7 @@ def changes(values: csr_matrix, sets: csr_matrix, factor: float) -> Changes:
     entry = (first + np.arange(len(first))).astype(np.int64)
     entry_perturbation, entry_ocr = np.repeat(pairs.row, n), np.repeat(pairs.col, n)
     value = by_ocr.data[entry]
-    entry, entry_perturbation, entry_ocr, value = (
-        x[value != 0] for x in (entry, entry_perturbation, entry_ocr, value)
-    )
+    entry, entry_perturbation, entry_ocr, value = (x[value != 0] for x in (entry, entry_perturbation, entry_ocr, value))
     # 2. A copy for each pair of a cell and a set.
     key = by_ocr.indices[entry].astype(np.int64) * sets.shape[0] + entry_perturbation
     copies, copy = np.unique(key, return_inverse=True)
@@ -68,13 +78,13 @@ def changes(values: csr_matrix, sets: csr_matrix, factor: float) -> Changes:
         (((factor - 1) * value).astype(np.float32), (copy, entry_ocr)), shape=(len(copies), values.shape[1])
     )
     cell, perturbation = np.divmod(copies, sets.shape[0])
-    return Changes(cell, perturbation, added)
+    return Changes(cell, perturbation, added, factor)
 
 
 class CellReader(ABC):
     """A kind of model that is bound to the OCRs of some cells and reads their vectors."""
 
-    chunk_size: ClassVar[int] = 256
+    chunk_size: int = 256
     """Number of cells that are read at a time."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csc_matrix
 from torch import nn
 
 from .._anndata import NotFoundError, get_atac
@@ -16,15 +17,19 @@ from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
+from ..datasets.gene_table import given_or_bundled
+from ..genome import read_genes
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
+from ..inference.local import LocalView
 from ..inference.perturbation import changed_features, mean_effects
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
 from ..train.expression import gene_names, read_expression, split_cells
 from ..train.expression_head import apply_expression_head, fit_expression_head
+from ..train.local_ridge import fit_local
 from ..train.paired_data import refuse_repeated
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 
@@ -35,10 +40,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
-
     from scipy.sparse import csr_matrix
 
+    from ..datasets.gene_table import Genes
     from ..hub import Checkpoint
+    from ..inference.local import LocalReader
     from ..inference.perturbation import Effects
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
@@ -66,6 +72,11 @@ class RNAPredictor:
         ``benchmarks/logs/rna.md``), and is slower for many genes.
     measured
         {measured}
+    local
+        Distance in bases from the start of transcription, for example 250,000. OCRs of the training cells up to there get a weight of their
+        own for the gene, by ridge regression on what the head leaves unexplained, with a penalty that is chosen for each gene by
+        generalised cross-validation. Without it (None), a prediction rests on a few dozen numbers per cell, which tell one OCR from
+        thousands of others badly: set it if you want to know what a single OCR does (`scfound_atac.tl.perturb_ocrs`).
     seed
         {seed}
 
@@ -91,22 +102,24 @@ class RNAPredictor:
         *,
         head: Literal["gene-query", "mlp"] = "gene-query",
         measured: bool = True,
+        local: int | None = None,
         seed: int = 0,
     ) -> None:
         check_single(head=head)
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
-        check_arguments(measured=measured, seed=seed)
+        check_arguments(measured=measured, local=local, seed=seed)
         self.checkpoint = as_checkpoint(model)
         kind_of(self.checkpoint).check_backbone()
-        self.head, self.measured, self.seed = head, measured, seed
+        self.head, self.measured, self.local, self.seed = head, measured, local, seed
         self.genes: list[str] = []
         self.scale = ""
         self.report: dict[str, Any] = {}
         self.gene_report = pd.DataFrame()
         self._features: CellFeatures | None = None
         self._net: nn.Module | None = None
+        self._local: LocalView | None = None
         self._scaling: dict[str, NDArray[np.float32]] = {}
 
     @shared_docs
@@ -127,6 +140,7 @@ class RNAPredictor:
         weight_decay: float = 0.01,
         train_batch_size: int = 128,
         n_fit_cells: int = N_FIT_CELLS,
+        gene_table: Genes = None,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> RNAPredictor:
@@ -154,6 +168,9 @@ class RNAPredictor:
             Options of AdamW with warm-up and a cosine schedule. The paper trains for 10 epochs at 1e-4, but trains the backbone too.
         n_fit_cells
             Maximum number of cells to which the spectral components are fitted; they are chosen by seed and name.
+        gene_table
+            For a predictor with a local part: where genes start, as a BED, GTF or GFF3 file or a table with ``chrom``, ``start``, ``end``,
+            ``name`` and ``strand``; by default `scfound_atac.datasets.genes`. Genes that are not in it have no local part.
         device
             {device}
         batch_size
@@ -224,11 +241,19 @@ class RNAPredictor:
             seed=self.seed,
             device=device,
         )
-        predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
+        every = np.arange(y.shape[1])
+        predicted = apply_expression_head(net, x[test], every)
+        local = None
+        if self.local is not None:
+            residual = y[train] - apply_expression_head(net, x[train], every)
+            local = self._fit_local(cells, train, residual, target.genes, gene_table)
+            reader = local.of(cells.ocrs)
+            predicted += reader.predict(reader.prepare(cells.to_memory(test)), every)
+        predicted = predicted * scaling["y_scale"] + scaling["y_mean"]
         scores = expression_scores(target.values[test], predicted)
 
         # Up to here the predictor is unchanged, so that an error leaves it as it was.
-        self._features, self._net, self._scaling = features, net, scaling
+        self._features, self._net, self._scaling, self._local = features, net, scaling, local
         self.genes, self.scale = target.genes, target.scale
         self.gene_report = gene_scores(
             pd.DataFrame(target.values[test], columns=target.genes), pd.DataFrame(predicted, columns=target.genes)
@@ -249,6 +274,27 @@ class RNAPredictor:
             self.report["flat_pearson"],
         )
         return self
+
+    def _fit_local(
+        self, cells: Cells, train: NDArray[np.int64], residual: NDArray[np.float32], genes: list[str], gene_table: Genes
+    ) -> LocalView:
+        """The weights of OCRs around genes, learned from what the head leaves unexplained."""
+        assert self.local is not None
+        table = read_genes(given_or_bundled(gene_table))
+        columns = pd.Index(genes).get_indexer(table["name"])
+        if not (columns >= 0).any():
+            msg = (
+                f"None of the {len(genes)} genes ({', '.join(genes[:3])}, ...) is in the table of genes with {len(table)} symbols, so that "
+                "none has a local part. Pass gene_table= a table with their names, or leave out local=."
+            )
+            raise ValueError(msg)
+        table, columns = table[columns >= 0], columns[columns >= 0]
+        local = fit_local(cells.to_memory(train), residual, cells.ocrs, table, columns, distance=self.local)
+        n_ocrs = np.diff(local.weights.indptr)
+        logger.info(
+            "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
+        )
+        return local
 
     def _new_head(self, d: int, genes: list[str]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -318,7 +364,9 @@ class RNAPredictor:
                 "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
                 100 * read.fraction_ocrs,
             )
-        predicted = self._of_features(read.all(), columns)
+        near = None if self._local is None else self._local.of(cells.ocrs)
+        values = None if near is None else near.prepare(cells.to_memory())
+        predicted = self._of_features(read.all(), columns, near, values)
         return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
 
     def perturb(
@@ -374,11 +422,13 @@ class RNAPredictor:
         """
         features, _ = self._trained()
         columns = self._columns(genes)
+        near = None if self._local is None else self._local.of(cells.ocrs)
         parts = changed_features(
             features,
             cells,
             sets,
             to,
+            near,
             device=device,
             batch_size=batch_size,
             seed=self.seed,
@@ -387,7 +437,7 @@ class RNAPredictor:
         )
         return mean_effects(
             parts,
-            lambda x: self._of_features(x, columns),
+            lambda x, values: self._of_features(x, columns, near, values),
             n_perturbations=sets.shape[0],
             groups=np.zeros(len(cells), dtype=np.int64) if groups is None else groups,
             n_groups=n_groups,
@@ -420,14 +470,26 @@ class RNAPredictor:
             raise NotFoundError(msg)
         return columns.astype(np.int64)
 
-    def _of_features(self, seen: NDArray[np.float32], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Expression of the genes `columns` for features (n, d), with or without those that are measured."""
+    def _of_features(
+        self,
+        seen: NDArray[np.float32],
+        columns: NDArray[np.int64],
+        near: LocalReader | None = None,
+        values: csr_matrix | None = None,
+    ) -> NDArray[np.float32]:
+        """Expression of genes, with the local part if there is one.
+
+        Takes features (n, d), with or without those that are measured, numbers of genes, and values (n, n_ocrs) for the local part.
+        """
         _, net = self._trained()
         x = np.zeros((len(seen), len(self._scaling["x_mean"])), dtype=np.float32)
         width = seen.shape[1]
         x[:, :width] = _standardised(seen, self._scaling["x_mean"][:width], self._scaling["x_scale"][:width])
         y_scale, y_mean = self._scaling["y_scale"][columns], self._scaling["y_mean"][columns]
-        return apply_expression_head(net, x, columns) * y_scale + y_mean
+        predicted = apply_expression_head(net, x, columns)
+        if near is not None and values is not None:
+            predicted += near.predict(values, columns)
+        return predicted * y_scale + y_mean
 
     def _trained(self) -> tuple[CellFeatures, nn.Module]:
         if self._features is None or self._net is None:
@@ -461,9 +523,15 @@ class RNAPredictor:
         arrays = {f"net/{name}": x.detach().cpu().numpy() for name, x in net.state_dict().items()}
         arrays |= {f"scaling/{name}": x for name, x in self._scaling.items()}
         arrays |= {f"gene_report/{name}": self.gene_report[name].to_numpy(np.float64) for name in self.gene_report}
-        names = ("genes", "scale", "head", "measured", "seed", "report")
+        names = ("genes", "scale", "head", "measured", "local", "seed", "report")
         facts = {name: getattr(self, name) for name in names} | {"gene_scores": list(self.gene_report)}
-        return write_head_folder(HeadFolder(_KIND, features, facts, arrays), folder, overwrite=overwrite)
+        ocrs = None
+        if self._local is not None:
+            ocrs, weights = self._local.ocrs, self._local.weights
+            arrays |= {f"local/{name}": getattr(weights, name) for name in ("data", "indices", "indptr")}
+            arrays["local/mean"] = self._local.mean
+            facts["local_target_sum"] = self._local.target_sum
+        return write_head_folder(HeadFolder(_KIND, features, facts, arrays, ocrs), folder, overwrite=overwrite)
 
     @classmethod
     @shared_docs
@@ -484,7 +552,8 @@ class RNAPredictor:
         """
         saved = read_head_folder(folder, _KIND)
         facts = saved.facts
-        predictor = cls(saved.features.checkpoint, head=facts["head"], measured=facts["measured"], seed=facts["seed"])
+        options = {name: facts[name] for name in ("head", "measured", "seed")}
+        predictor = cls(saved.features.checkpoint, local=facts.get("local"), **options)
         predictor.genes, predictor.scale, predictor.report = facts["genes"], facts["scale"], facts["report"]
         predictor._features, predictor._scaling = saved.features, saved.group("scaling")
         predictor.gene_report = pd.DataFrame(saved.group("gene_report"), index=predictor.genes)[facts["gene_scores"]]
@@ -497,6 +566,10 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(predictor.genes), d_gene=state["genes.weight"].shape[1])
         net.load_state_dict(state)
         predictor._net = net.eval()
+        if (parts := saved.group("local")) and saved.ocrs is not None:
+            shape = (len(saved.ocrs), len(predictor.genes))
+            weights = csc_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+            predictor._local = LocalView(saved.ocrs, facts["local_target_sum"], weights, parts["mean"])
         return predictor
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -175,7 +176,9 @@ def perturb_ocrs(
         target = get_atac(adata, modality)
     target.uns[key_added] = _table([*wanted], genes, groups, effects)
     target.uns[f"{key_added}_params"] = params
-    logger.info("added uns[%r]: %d OCRs or sets x %d genes x %d groups", key_added, len(wanted), len(genes), len(groups))
+    logger.info(
+        "added uns[%r]: %d OCRs or sets x %d genes x %d groups", key_added, len(wanted), len(genes), len(groups)
+    )
     return adata if copy else None
 
 
@@ -190,27 +193,31 @@ def _wanted(ocrs: Any) -> dict[str, list[str]]:
         If names repeat or a set is empty.
     """
     if isinstance(ocrs, Mapping):
-        sets = {name: _texts(given, f"ocrs[{name!r}]") for name, given in ocrs.items()}
-        if wrong := [name for name in sets if not isinstance(name, str)]:
-            msg = f"ocrs= takes a dictionary from names of sets to OCRs; {wrong[0]!r:.40} is {type(wrong[0]).__name__}."
+        if wrong := [name for name in ocrs if not isinstance(name, str)]:
+            msg = f"ocrs= takes a dictionary from names of sets, as text, to OCRs; got the name {wrong[0]!r:.40}."
             raise TypeError(msg)
+        sets = {str(name): _texts(given, f"ocrs[{name!r}]") for name, given in ocrs.items()}
         if empty := [name for name, given in sets.items() if not given]:
             msg = f"ocrs[{empty[0]!r}] holds no OCR. Leave this set out, or give it OCRs."
             raise ValueError(msg)
         return sets
     names = _texts(ocrs, "ocrs")
-    if len(repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []):
+    counts = Counter(names)
+    if repeated := [name for name, n in counts.items() if n > 1]:
         msg = f"{len(repeated)} OCRs repeat in ocrs=, among them {repeated[0]!r}. Take each once: ocrs=list(dict.fromkeys(ocrs))."
         raise ValueError(msg)
     return {name: [name] for name in names}
 
 
 def _texts(given: Any, argument: str) -> list[str]:
+    """One or several names of OCRs as a list."""
     if isinstance(given, str):
         return [given]
-    names = list(given) if isinstance(given, Iterable) and not hasattr(given, "columns") and not hasattr(given, "obs_names") else None
-    if names is None or not all(isinstance(name, str) for name in names):
-        got = type(given).__name__ if names is None else f"a {type(given).__name__} with {next(x for x in names if not isinstance(x, str))!r:.40}"
+    is_table = hasattr(given, "columns") or hasattr(given, "obs_names")
+    names = list(given) if isinstance(given, Iterable) and not is_table else None
+    wrong = [] if names is None else [name for name in names if not isinstance(name, str)]
+    if names is None or wrong:
+        got = type(given).__name__ + (f" with {wrong[0]!r:.40}" if wrong else "")
         msg = f"{argument}= takes names of OCRs as a list of texts, or a dictionary from names of sets to such lists; got {got}."
         raise TypeError(msg)
     return [str(name) for name in names]

@@ -69,8 +69,7 @@ def selective_scan_torch_from(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """See `scfound_atac.nn.selective_scan.scan_from`."""
-    channel_first = (x.transpose(1, 2) for x in (u, delta))
-    y, state = _scan_chunk(*channel_first, A, B.transpose(1, 2), C.transpose(1, 2), state)
+    y, state = _scan_chunk(u.transpose(1, 2), delta.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), state)
     return (y.transpose(1, 2) + D * u) * F.silu(z), state
 
 
