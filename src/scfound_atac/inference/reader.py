@@ -42,6 +42,8 @@ class Changes:
         from scipy.sparse import csr_matrix
 
         cell = np.repeat(self.cell, np.diff(self.added.indptr))
+        if len(cell) == 0:  # of no entries scipy gives no array
+            return self.added
         changed = np.asarray(values[cell, self.added.indices]).ravel()
         data = ((self.factor - 1) * changed).astype(np.float32)
         return csr_matrix((data, self.added.indices, self.added.indptr), shape=self.added.shape)

@@ -74,9 +74,10 @@ class RNAPredictor:
         {measured}
     local
         Distance in bases from the start of transcription, for example 250,000. OCRs of the training cells up to there get a weight of their
-        own for the gene, by ridge regression on what the head leaves unexplained, with a penalty that is chosen for each gene by
-        generalised cross-validation. Without it (None), a prediction rests on a few dozen numbers per cell, which tell one OCR from
-        thousands of others badly: set it if you want to know what a single OCR does (`scfound_atac.tl.perturb_ocrs`).
+        own for the gene, by ridge regression given the other features of the cells, with a penalty that is chosen for each gene by
+        generalised cross-validation; the head learns the rest. Without it (None), a prediction rests on a few dozen numbers per cell, which
+        hardly tell one OCR from thousands of others: set it if you want to know what a single OCR does
+        (`scfound_atac.tl.perturb_ocrs`).
     seed
         {seed}
 
@@ -228,11 +229,18 @@ class RNAPredictor:
         }
         x = _standardised(x, scaling["x_mean"], scaling["x_scale"])
         y = _standardised(target.values, scaling["y_mean"], scaling["y_scale"])
+        local, near = None, np.zeros_like(y)
+        if self.local is not None:
+            local = self._fit_local(cells.subset(train), x[train], y[train], target.genes, gene_table)
+            reader = local.of(cells.ocrs)
+            for index, chunk in cells.iter_rows():
+                near[index] = reader.predict(reader.prepare(chunk), np.arange(y.shape[1]))
+        rest = y - near
         net = self._new_head(x.shape[1], target.genes)
         history = fit_expression_head(
             net,
-            (x[train], y[train]),
-            (x[validation], y[validation]),
+            (x[train], rest[train]),
+            (x[validation], rest[validation]),
             first_measured=read.known.shape[1],
             max_epochs=max_epochs,
             lr=lr,
@@ -241,14 +249,7 @@ class RNAPredictor:
             seed=self.seed,
             device=device,
         )
-        every = np.arange(y.shape[1])
-        predicted = apply_expression_head(net, x[test], every)
-        local = None
-        if self.local is not None:
-            residual = y[train] - apply_expression_head(net, x[train], every)
-            local = self._fit_local(cells, train, residual, target.genes, gene_table)
-            reader = local.of(cells.ocrs)
-            predicted += reader.predict(reader.prepare(cells.to_memory(test)), every)
+        predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) + near[test]
         predicted = predicted * scaling["y_scale"] + scaling["y_mean"]
         scores = expression_scores(target.values[test], predicted)
 
@@ -276,9 +277,9 @@ class RNAPredictor:
         return self
 
     def _fit_local(
-        self, cells: Cells, train: NDArray[np.int64], residual: NDArray[np.float32], genes: list[str], gene_table: Genes
+        self, cells: Cells, x: NDArray[np.float32], y: NDArray[np.float32], genes: list[str], gene_table: Genes
     ) -> LocalView:
-        """The weights of OCRs around genes, learned from what the head leaves unexplained."""
+        """The weights of OCRs around genes, learned from the training cells, given their features."""
         assert self.local is not None
         table = read_genes(given_or_bundled(gene_table))
         columns = pd.Index(genes).get_indexer(table["name"])
@@ -289,7 +290,7 @@ class RNAPredictor:
             )
             raise ValueError(msg)
         table, columns = table[columns >= 0], columns[columns >= 0]
-        local = fit_local(cells.to_memory(train), residual, cells.ocrs, table, columns, distance=self.local)
+        local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local)
         n_ocrs = np.diff(local.weights.indptr)
         logger.info(
             "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
