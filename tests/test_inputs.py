@@ -162,7 +162,7 @@ def perturb_ocrs(w, a, **k):
 
 
 def perturb_ocrs_groups(w, a, labels_key="cell_type", **k):
-    return perturb_ocrs(w, a, groupby=labels_key, **k)
+    return perturb_ocrs(w, a, groupby=labels_key, **({"copy": True} | k))
 
 
 def impute(w, a, **k):
@@ -301,7 +301,7 @@ COLUMNS = {
     "predict_rna": Column(predict_rna, writes=True),
     "predict_rna reference": Column(predict_rna_reference, role="reference", layer="reference_layer", paired=True),
     "perturb_ocrs": Column(perturb_ocrs, writes=True),
-    "perturb_ocrs groupby": Column(perturb_ocrs_groups, labels=True),
+    "perturb_ocrs groupby": Column(perturb_ocrs_groups, labels=True, on_disk=False),
     "impute": Column(impute, writes=True),
     "gene_activity": Column(gene_activity, counts=False, writes=True),
     "lsi": Column(pp_obsm(sfa.pp.lsi, "X_lsi"), places=False, counts=False, writes=True),
