@@ -9,6 +9,7 @@ from scipy import sparse
 from scfound_atac.data import Cells
 from scfound_atac.inference.features import CellFeatures
 from scfound_atac.inference.kinds import kind_of
+from scfound_atac.inference.local import LocalView
 from scfound_atac.inference.perturbation import changed_features, mean_effects
 from scfound_atac.inference.reader import CellReader, changes
 
@@ -126,7 +127,7 @@ def test_mean_effects_of_groups(tiny_backbones, cells):
 
     def effects(share):
         sizes = {"n_perturbations": len(SETS), "n_groups": 4, "n_genes": 3}
-        return mean_effects(parts(share=share), lambda x, _: x @ weights, groups=groups, **sizes)
+        return mean_effects(parts(share=share), lambda x: x @ weights, None, groups=groups, **sizes)
 
     fast, slow = effects(True), effects(False)
     np.testing.assert_allclose(fast.change, slow.change, atol=1e-4, equal_nan=True)
@@ -143,3 +144,22 @@ def test_mean_effects_of_groups(tiny_backbones, cells):
                 n[p] += 1
     np.testing.assert_allclose(fast.change[:, 1], total / 3, atol=1e-6)
     np.testing.assert_array_equal(fast.n_changed[:, 1], n)
+
+
+def test_local_part_of_an_effect(tiny_backbones, cells):
+    """It is linear in values that are scaled to the total of the unchanged cell."""
+    table = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    view = LocalView(cells.ocrs, 30.0, sparse.csc_matrix(table), np.array([0.5, 0.2], dtype=np.float32))
+    reader = view.of(cells.ocrs)
+    genes = np.array([1, 0])
+    sizes = {"n_perturbations": len(SETS), "n_groups": 1, "n_genes": 2, "groups": np.zeros(12, dtype=np.int64)}
+    features = CellFeatures(tiny_backbones["region-set"], None)
+    parts = changed_features(features, cells, sets_of(*SETS), 0.0, reader, progress=False)
+    found = mean_effects(parts, lambda x: np.ones((len(x), 2)), lambda values: reader.sums(values, genes), **sizes)
+    counts = cells.to_memory().toarray()
+    values = np.log1p(counts * 30 / counts.sum(axis=1, keepdims=True))
+    want = np.array([-(values[:, some] @ table[some][:, genes]).mean(axis=0) for some in SETS])
+    np.testing.assert_allclose(found.change[:, 0], want, atol=1e-5)
+    np.testing.assert_allclose(found.before[0], 1 + (values @ table[:, genes]).mean(axis=0), rtol=1e-5)
+    plain = reader.predict(reader.prepare(cells.to_memory()), genes)
+    np.testing.assert_allclose(plain, values @ table[:, genes] - [0.2, 0.5], rtol=1e-4, atol=1e-5)

@@ -62,9 +62,18 @@ class LocalReader:
         rows.data *= self._is_known[rows.indices]
         return prepare_rows(rows, target_sum=self._view.target_sum, log1p=True)
 
+    def sums(self, values: csr_matrix, genes: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Weighted sums of values for `genes`, (cells, len(genes))."""
+        return np.asarray((values @ self.weights[:, genes]).toarray(), dtype=np.float32)
+
     def predict(self, values: csr_matrix, genes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The linear part of `genes`, (cells, len(genes))."""
-        return (values @ self.weights[:, genes]).toarray() - self._view.mean[genes]
+        """The linear part of `genes`, (cells, len(genes)): sums, which are 0 in the mean cell."""
+        return self.sums(values, genes) - self.mean[genes]
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """See `LocalView`."""
+        return self._view.mean
 
 
 def near_genes(ocrs: pd.DataFrame, genes: pd.DataFrame, distance: int) -> csc_matrix:

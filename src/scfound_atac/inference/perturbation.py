@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .local import LocalReader
     from .options import BatchSize
 
+# Number of changed copies of cells that are held in memory at a time, if this fraction of the OCRs is open in a cell.
+_COPIES, _OPEN = 200_000, 0.1
 # Numbers of predicted values that are held in memory at a time.
 _PREDICTED = 4_000_000
 # What rounding may leave of a sum all of whose terms are taken away.
@@ -54,10 +56,10 @@ class ChangedFeatures(NamedTuple):
     """The perturbation of each copy, (m,)."""
     after: NDArray[np.float32]
     """Features of the copies, (m, d)."""
-    local_before: csr_matrix | None
+    local: csr_matrix | None
     """Values of the cells for the local part of a prediction, (n, n_ocrs); None without one."""
-    local_after: csr_matrix | None
-    """The same of the copies, (m, n_ocrs)."""
+    local_added: csr_matrix | None
+    """What is added to them in the copies, (m, n_ocrs)."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +124,19 @@ def changed_features(
     if features.view is not None and features.view.coverage(cells.ocrs) >= MIN_SHARED_OCRS:
         axes = features.view.axes_of(cells.ocrs)  # (n_ocrs, k)
     with tqdm(total=len(cells), unit="cells", disable=not progress, desc="perturbing") as bar:
-        for rows, counts in cells.iter_rows(chunk_size=reader.chunk_size):
+        chunk_size = min(reader.chunk_size, max(1, int(_COPIES / _OPEN / max(1, sets.shape[0]))))
+        for rows, counts in cells.iter_rows(chunk_size=chunk_size):
             numbers = np.arange(len(cells))[rows]
             values = reader.prepare(counts)
             copies = changes(values, sets, factor)
             before, after = read(values, cells.names[rows], copies)
-            near, near_after = None, None
-            if local is not None:
-                near = local.prepare(counts)
-                near_after = (near[copies.cell] + copies.added_to(near)).tocsr()
+            near = None if local is None else local.prepare(counts)
+            near_added = None if near is None else copies.added_to(near)
             if axes is not None:
                 # The measured view is linear in the counts and then scaled to length 1, so that its scaling before does not matter.
                 of_cells, of_copies = _measured(counts, copies.added_to(counts), copies.cell, axes)
                 before, after = np.hstack([before, of_cells]), np.hstack([after, of_copies])
-            yield ChangedFeatures(numbers, before, copies.cell, copies.perturbation, after, near, near_after)
+            yield ChangedFeatures(numbers, before, copies.cell, copies.perturbation, after, near, near_added)
             bar.update(len(numbers))
 
 
@@ -154,7 +155,8 @@ def _measured(
 
 def mean_effects(
     parts: Iterator[ChangedFeatures],
-    predict: Callable[[NDArray[np.float32], csr_matrix | None], NDArray[np.float32]],
+    head: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    local: Callable[[csr_matrix], NDArray[np.float32]] | None,
     *,
     n_perturbations: int,
     groups: NDArray[np.int64],
@@ -167,8 +169,10 @@ def mean_effects(
     ----------
     parts
         Features, from `changed_features`.
-    predict
-        Function from features (n, d) and values of the local part (n, n_ocrs) to predictions (n, n_genes).
+    head
+        Function from features (n, d) to predictions (n, n_genes).
+    local
+        Linear function from values (n, n_ocrs) to what the local part adds to them, (n, n_genes); None without one.
     n_perturbations, n_groups, n_genes
         Numbers of perturbations, groups and genes.
     groups
@@ -181,7 +185,8 @@ def mean_effects(
     step = max(1, _PREDICTED // max(1, n_genes))
     for part in parts:
         group = groups[part.rows]
-        predicted = predict(part.before, part.local_before)  # (n, n_genes)
+        of_head = head(part.before)  # (n, n_genes)
+        predicted = of_head if local is None or part.local is None else of_head + local(part.local)
         np.add.at(before, group[group >= 0], predicted[group >= 0])
         counted = np.flatnonzero(group[part.cell] >= 0)
         target = part.perturbation * n_groups + group[part.cell]
@@ -189,8 +194,9 @@ def mean_effects(
         for first in range(0, len(counted), step):
             some = counted[first : first + step]
             some = some[np.argsort(target[some], kind="stable")]
-            near = None if part.local_after is None else part.local_after[some]
-            differs = predict(part.after[some], near).astype(np.float64) - predicted[part.cell[some]]
+            differs = head(part.after[some]).astype(np.float64) - of_head[part.cell[some]]
+            if local is not None and part.local_added is not None:
+                differs += local(part.local_added[some])
             # sums over the copies of one perturbation and group, which lie together
             each, start = np.unique(target[some], return_index=True)
             change[each] += np.add.reduceat(differs, start, axis=0)

@@ -436,9 +436,12 @@ class RNAPredictor:
             progress=settings.progress_bar,
             share=share,
         )
+        scale = self._scaling["y_scale"][columns]
+        shift = 0.0 if near is None else near.mean[columns] * scale
         return mean_effects(
             parts,
-            lambda x, values: self._of_features(x, columns, near, values),
+            lambda x: self._of_features(x, columns) - shift,
+            None if near is None else lambda values: near.sums(values, columns) * scale,
             n_perturbations=sets.shape[0],
             groups=np.zeros(len(cells), dtype=np.int64) if groups is None else groups,
             n_groups=n_groups,
