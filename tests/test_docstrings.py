@@ -12,7 +12,7 @@ import pytest
 import scfound_atac as sfa
 from scfound_atac._docs import PARAMETERS, shared_docs
 
-ROOMS = [sfa.bench, sfa.datasets, sfa.genome, sfa.hub, sfa.model, sfa.nn, sfa.pl, sfa.pp, sfa.tl]
+ROOMS = [sfa.bench, sfa.datasets, sfa.genome, sfa.get, sfa.hub, sfa.model, sfa.nn, sfa.pl, sfa.pp, sfa.tl]
 IS_SEEN = {"self", "cls", "args", "kwargs"}  # not documented one by one
 
 

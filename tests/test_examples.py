@@ -28,7 +28,7 @@ import scfound_atac as sfa
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-ROOMS = ("bench", "datasets", "genome", "hub", "model", "nn", "pl", "pp", "tl")
+ROOMS = ("bench", "datasets", "genome", "get", "hub", "model", "nn", "pl", "pp", "tl")
 LEFT_OUT = {
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",

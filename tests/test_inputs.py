@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 PRIOR = "biosample-prior"
 GENES = 8
+PLACE = "{chrom}:{start}-{end}"
 EPOCHS = {"max_epochs": 1, "device": "cpu"}
 
 
@@ -152,6 +153,16 @@ def predict_rna_reference(w, a, **k):
     query = w.clean.copy()
     sfa.tl.predict_rna(query, reference=a, head="mlp", model=w.predictor.checkpoint, **EPOCHS, **k)
     return dense(query.obsm["rna_predicted"])
+
+
+def perturb_ocrs(w, a, **k):
+    k = {"ocrs": [PLACE.format(**w.clean.var.iloc[i]) for i in (3, 50, 120)]} | k
+    done = sfa.tl.perturb_ocrs(a, predictor=w.predictor, device="cpu", **k)
+    return sfa.get.perturbation(done if k.get("copy") else a)[["before", "change"]].to_numpy()
+
+
+def perturb_ocrs_groups(w, a, labels_key="cell_type", **k):
+    return perturb_ocrs(w, a, groupby=labels_key, **({"copy": True} | k))
 
 
 def impute(w, a, **k):
@@ -289,6 +300,8 @@ COLUMNS = {
     "describe_ocrs": Column(describe_ocrs, counts=False, layer=""),
     "predict_rna": Column(predict_rna, writes=True),
     "predict_rna reference": Column(predict_rna_reference, role="reference", layer="reference_layer", paired=True),
+    "perturb_ocrs": Column(perturb_ocrs, writes=True),
+    "perturb_ocrs groupby": Column(perturb_ocrs_groups, labels=True, on_disk=False),
     "impute": Column(impute, writes=True),
     "gene_activity": Column(gene_activity, counts=False, writes=True),
     "lsi": Column(pp_obsm(sfa.pp.lsi, "X_lsi"), places=False, counts=False, writes=True),
@@ -871,6 +884,7 @@ ARGUMENTS = {
     "annotate alone": ("layer", "seed", "candidates", "groupby", "min_confidence"),
     "predict_rna": ("layer", "seed", "key_added", "batch_size"),
     "predict_rna reference": ("split_key", "binned", "rna_layer", "rna_modality", "reference_layer"),
+    "perturb_ocrs": ("layer", "to", "groupby", "key_added", "batch_size", "modality"),
     "impute": ("layer", "n_kept", "threshold", "out", "seed", "key_added"),
     "gene_activity": ("layer", "upstream", "downstream", "weights", "normalize", "key_added"),
     "lsi": ("layer", "seed", "key_added"),
@@ -923,6 +937,12 @@ WRONG = {
     "model as cells": (sfa.model.CellAnnotator, "model= takes a name.*AnnData"),
     "annotator as cells": (lambda a: sfa.tl.annotate(a, annotator=a), "CellAnnotator is opened by .*AnnData"),
     "predictor as a number": (lambda a: sfa.tl.predict_rna(a, predictor=3), "RNAPredictor is opened by .*int"),
+    "local as text": (lambda a: sfa.model.RNAPredictor(local="far"), "local= takes a whole number, or None"),
+    "ocrs as a table": (
+        lambda a: sfa.tl.perturb_ocrs(a, predictor="x", ocrs=a.var),
+        "ocrs= takes names of OCRs.*DataFrame",
+    ),
+    "ocrs as cells": (lambda a: sfa.tl.perturb_ocrs(a, predictor="x", ocrs=a), "ocrs= takes names of OCRs.*AnnData"),
     "genes as one text": (
         lambda a: sfa.tl.predict_rna(paired(a), genes="ACTB"),
         r"genes=\['ACTB'\] for this gene alone",

@@ -28,6 +28,7 @@ _WHOLE: dict[str, int | None] = {
     "downstream": None,
     "max_epochs": None,
     "train_batch_size": None,
+    "local": 1,
 }
 _NUMBERS = frozenset(
     (
@@ -42,12 +43,13 @@ _NUMBERS = frozenset(
         "max_known_lost",
         "min_confidence",
         "min_probability",
+        "to",
     )
 )
 _NONE = frozenset(
     ("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "n_cells", "target_sum", "min_probability")
 )
-_NONE |= {"min_ocrs", "max_ocrs", "min_cells"} | _LAYERS
+_NONE |= {"min_ocrs", "max_ocrs", "min_cells", "local"} | _LAYERS
 
 
 class NotFoundError(KeyError):

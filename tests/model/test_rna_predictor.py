@@ -364,3 +364,33 @@ def test_folders_of_something_else(mdata, predictor, tiny_backbones, tmp_path):
 def test_checkpoint_may_be_loaded(tiny_backbones, mdata, tmp_path):
     folder = trained(mdata, replace(tiny_backbones["chromfound"], name="mine"), max_epochs=1).save(tmp_path / "m")
     assert RNAPredictor(folder).checkpoint.model_class == "ChromFound"  # a head on the same backbone
+
+
+def test_local_part(tmp_path):
+    """OCRs around a gene with weights of their own: in predictions, in perturbations, and in a saved folder."""
+    mdata = sfa.datasets.pbmc_multiome_sample()[:300].copy()
+    plain = sfa.model.RNAPredictor(head="mlp").train(mdata, max_epochs=3, device="cpu")
+    local = sfa.model.RNAPredictor(head="mlp", local=100_000).train(mdata, max_epochs=3, device="cpu")
+    without, with_it = (p.predict(mdata, device="cpu") for p in (plain, local))
+    assert np.abs(without - with_it).to_numpy().max() > 1e-3
+    again = sfa.model.RNAPredictor.load(local.save(tmp_path / "model"))
+    assert again.local == 100_000
+    pd.testing.assert_frame_equal(again.predict(mdata, device="cpu"), with_it, rtol=1e-5, atol=1e-5)
+    reordered = mdata["atac"][:, ::-1].copy()
+    pd.testing.assert_frame_equal(local.predict(reordered, device="cpu"), with_it, rtol=1e-3, atol=1e-4)
+    local.save(tmp_path / "model", overwrite=True)
+    plain.save(tmp_path / "model", overwrite=True)  # what the local part was is gone
+    assert sfa.model.RNAPredictor.load(tmp_path / "model")._local is None
+
+
+def test_local_part_of_unknown_genes(tmp_path):
+    mdata = sfa.datasets.pbmc_multiome_sample()[:100].copy()
+    table = sfa.datasets.genes().head(3).assign(name=["A1", "B1", "C1"])
+    with pytest.raises(
+        ValueError, match=r"None of the 51 genes .* is in the table of genes with 3 symbols.*gene_table="
+    ):
+        sfa.model.RNAPredictor(local=1000).train(mdata, max_epochs=1, gene_table=table, device="cpu")
+    with pytest.raises(ValueError, match="local=0 must be at least 1"):
+        sfa.model.RNAPredictor(local=0)
+    with pytest.raises(TypeError, match="local= takes a whole number, or None"):
+        sfa.model.RNAPredictor(local="far")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from .._anndata import check_values, get_atac, get_column, get_matrix, no_matrix, role_of
+from .._anndata import NotFoundError, check_values, get_atac, get_column, get_matrix, no_matrix, role_of
 from .._arguments import settable
 from .._logging import logger
 from .._rows import iter_rows, shape_of
 from ..genome.features import peak_columns
-from ..genome.names import looks_transposed
+from ..genome.names import looks_transposed, scan_names
 from ..genome.ocrs import coordinate_columns, read_ocrs
 from ._design import check_design
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -195,6 +195,47 @@ class Cells:
         """Chunks of cells with only their OCRs, (cells, n_ocrs); otherwise like `scfound_atac.data.iter_rows`."""
         for index, chunk in iter_rows(self.matrix, chunk_size=chunk_size, rows=rows):
             yield index, chunk if self.columns is None else chunk[:, self.columns]
+
+    def find_ocrs(self, names: Sequence[str], argument: str = "ocrs") -> NDArray[np.int64]:
+        """Numbers of OCRs by their names, or by coordinates in any spelling that names may have.
+
+        Parameters
+        ----------
+        names
+            Names of OCRs, or texts with coordinates such as ``"chr1:100-600"``.
+        argument
+            Name of the argument in the calling function, for messages.
+
+        Raises
+        ------
+        KeyError
+            If an OCR is not among those of the cells.
+        ValueError
+            If several OCRs have a name that is asked for.
+        """
+        wanted = pd.Index(names, dtype=object)
+        index = self.ocrs.index
+        repeated = wanted[wanted.isin(index[index.duplicated()])]
+        if len(repeated):
+            msg = f"{argument}: several OCRs of {self.role} are named {repeated[0]!r}. Give coordinates, such as 'chr1:100-600', instead."
+            raise ValueError(msg)
+        found = index[~index.duplicated()].get_indexer(wanted)
+        found = np.where(found >= 0, np.flatnonzero(~index.duplicated())[found], -1)
+        if (found < 0).any():
+            other = np.flatnonzero(found < 0)
+            read = scan_names([wanted[i] for i in other])
+            places = pd.MultiIndex.from_frame(self.ocrs[["chrom", "start", "end"]])
+            at = places.get_indexer(pd.MultiIndex.from_frame(read.ocrs[["chrom", "start", "end"]]))
+            found[other] = np.where(read.is_read, at, -1)
+        if (found < 0).any():
+            missing = wanted[found < 0]
+            msg = (
+                f"{len(missing)} of {len(wanted)} OCRs of {argument}= are not in {self.role}, among them "
+                f"{', '.join(map(repr, missing[:3]))}. Give names of {self.role}.var_names, or coordinates of OCRs that are there; "
+                "sfa.pp.map_ocrs brings cells to other OCRs."
+            )
+            raise NotFoundError(msg)
+        return found.astype(np.int64)
 
     def to_memory(self, rows: NDArray[np.integer] | None = None) -> csr_matrix:
         """The counts of the cells `rows`, or of all, (n_cells, n_ocrs), float32."""

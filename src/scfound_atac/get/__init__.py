@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from ._links import links
+from ._perturbation import perturbation
 
-__all__ = ["links"]
+__all__ = ["links", "perturbation"]

@@ -15,6 +15,7 @@ from ..data import prepare_rows
 from .kind import Basis, Embedded, Kind, Openness, Request, known_in_genome_order, ocr_columns
 from .options import check_options, resolve_device
 from .pca import PCA
+from .reader import CellReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     from ..data import Cells
     from ..hub import Checkpoint
+    from ..nn.incremental import CellRun
     from .options import BatchSize, Precision
+    from .reader import Changes
 
     Pooling = Literal["hidden_mean", "reconstruction", "cell_vector"]
 
@@ -38,6 +41,8 @@ _GPU_BYTES_PER_WIDTH = 64
 _MAX_BATCH = 256
 # Minimum cosine between the bf16 and fp32 vectors of every cell, after subtracting the mean over cells, for bf16 to be used.
 _BF16_AGREEMENT = 0.999
+# Changed copies of a cell that go through the network at a time; each holds some 20 windows in memory, 3 MB at the released size.
+_COPIES = 64
 # Vectors of the fitted cells are kept in memory up to this size, and in a temporary file beyond it.
 _IN_MEMORY_BYTES = 512 * 2**20
 
@@ -109,24 +114,12 @@ class ChromFound(Kind):
         params = {"device": str(runner.device), "recipe_target_sum": preparation["target_sum"] or 0.0}
         return Openness(of, runner.order, params)
 
-    def cell_vectors(
-        self,
-        cells: Cells,
-        *,
-        device: str = "auto",
-        batch_size: BatchSize = "auto",
-        seed: int = 0,
-        progress: bool = True,
-    ) -> NDArray[np.float32]:
+    def reader(
+        self, cells: Cells, *, device: str = "auto", batch_size: BatchSize = "auto", seed: int = 0, exact: bool = False
+    ) -> CellReader:
         """The mean hidden state of the open OCRs of a cell, weighted by their values."""
-        request = Request(device=device, batch_size=batch_size)
-        runner = self._runner(cells, request, "cell_vector")
-        vectors = np.empty((len(cells), self.checkpoint.net.config.d_model), dtype=np.float32)
-        with tqdm(total=len(cells), unit="cells", disable=not progress, desc="reading cells") as bar:
-            for rows, chunk in cells.iter_rows(chunk_size=max(runner.batch_size, 16)):
-                vectors[rows] = runner(prepare_rows(chunk, **self.checkpoint.preparation))
-                bar.update(chunk.shape[0])
-        return vectors
+        request = Request(device=device, batch_size=batch_size, precision="fp32" if exact else "auto")
+        return ChromFoundReader(self._runner(cells, request, "cell_vector"), dict(self.checkpoint.preparation))
 
     def classifier(self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int) -> Any:
         """See `Kind.classifier`; the head of the paper is tied to the OCRs of `cells`."""
@@ -210,6 +203,16 @@ class Runner:
             n = _CPU_TOKENS // self.n_ocrs
         return min(max(n, 1), _MAX_BATCH)
 
+    def cell_run(self, row: csr_matrix) -> CellRun:
+        """One prepared cell (1, n_columns), kept so that changes of a few of its values cost little."""
+        from ..nn.incremental import CellRun
+
+        return CellRun(self.net, self._ocrs, self._scatter(row)[0].to(self.device))
+
+    def place(self, columns: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Positions of columns in genome order, -1 for chromosomes that the network does not know."""
+        return self._rank[columns]
+
     def __call__(self, rows: csr_matrix) -> NDArray[np.float32]:
         """Prepared cells (cells, n_columns), sparse -> (cells, n_ocrs) float32 in genome order, or (cells, d_model)."""
         import torch
@@ -268,6 +271,59 @@ class Runner:
         agreement = float(torch.nn.functional.cosine_similarity(exact, rounded, dim=1).min())
         logger.debug("bf16 agrees with fp32 to %.5f (needed: %.3f)", agreement, _BF16_AGREEMENT)
         return agreement >= _BF16_AGREEMENT
+
+
+class ChromFoundReader(CellReader):
+    """Cell vectors by a `Runner`. Of a changed copy of a cell, only the windows that the change reaches are computed."""
+
+    def __init__(self, runner: Runner, preparation: dict[str, Any]) -> None:
+        self._runner, self._preparation = runner, preparation
+        self.chunk_size = max(runner.batch_size, 16)
+
+    def prepare(self, counts: csr_matrix) -> csr_matrix:
+        """See `CellReader.prepare`."""
+        return prepare_rows(counts, **self._preparation)
+
+    def vectors(self, values: csr_matrix, names: NDArray[np.object_]) -> NDArray[np.float32]:
+        """See `CellReader.vectors`."""
+        return self._runner(values)
+
+    def changed(
+        self, values: csr_matrix, names: NDArray[np.object_], copies: Changes
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `CellReader.changed`."""
+        # 1. Cells without a changed copy need no more than their vector.
+        width = self._runner.net.config.d_model
+        before = np.empty((values.shape[0], width), dtype=np.float32)
+        after = np.empty((len(copies), width), dtype=np.float32)
+        cells, n_copies = np.unique(copies.cell, return_counts=True)
+        others = np.setdiff1d(np.arange(len(before)), cells)
+        before[others] = self._runner(values[others])
+        # 2. Of all others one run is kept, and the copies are compared with it.
+        last = np.cumsum(n_copies)
+        for cell, first, end in zip(cells, last - n_copies, last, strict=True):
+            row = values[[cell]]
+            run = self._runner.cell_run(row)
+            before[cell] = run.vector.cpu().numpy()
+            for i in range(first, end, _COPIES):
+                part = slice(i, min(i + _COPIES, end))
+                after[part] = self._changed(run, row, copies.added[part])
+        return before, after
+
+    def _changed(self, run: CellRun, row: csr_matrix, added: csr_matrix) -> NDArray[np.float32]:
+        """Vectors of copies of one cell."""
+        import torch
+
+        entries = added.tocoo()
+        place = self._runner.place(entries.col)
+        value = np.asarray(row[0, entries.col].todense())[0] + entries.data
+        kept = place >= 0
+        vectors = np.tile(run.vector.cpu().numpy(), (added.shape[0], 1))
+        if kept.any():
+            which, copy = np.unique(entries.row[kept], return_inverse=True)
+            inputs = (torch.from_numpy(x).to(self._runner.device) for x in (copy, place[kept], value[kept]))
+            vectors[which] = run.changed(*inputs).cpu().numpy()
+        return vectors
 
 
 def embed_cells(

@@ -16,10 +16,12 @@ from ..data.vocabularies import CLS
 from .kind import Basis, Embedded, Kind, Request
 from .options import check_options, resolve_device
 from .pca import PCA
+from .reader import CellReader
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
     from ..data import Cells, Coverage
     from ..hub import Checkpoint
@@ -77,19 +79,13 @@ class EpiFoundation(Kind):
             columns=_coverage_columns(coverage, max_tokens),
         )
 
-    def cell_vectors(
-        self,
-        cells: Cells,
-        *,
-        device: str = "auto",
-        batch_size: BatchSize = "auto",
-        seed: int = 0,
-        progress: bool = True,
-    ) -> NDArray[np.float32]:
+    def reader(
+        self, cells: Cells, *, device: str = "auto", batch_size: BatchSize = "auto", seed: int = 0, exact: bool = False
+    ) -> CellReader:
         """The vector of the cell token."""
         runner = PeakSetRunner(self.checkpoint, device=device, batch_size=batch_size)
         tokenizer, _ = self._tokenizer(cells, runner, seed)
-        return embed_peak_sets(cells, tokenizer, runner, progress=progress)
+        return PeakSetReader(tokenizer, runner)
 
     def classifier(self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int) -> Any:
         """See `Kind.classifier`."""
@@ -191,6 +187,23 @@ class PeakSetRunner:
         bf16 = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.net(*inputs).float().cpu().numpy()
+
+
+class PeakSetReader(CellReader):
+    """Cell vectors by a `PeakSetRunner`, which only reads which OCRs are open."""
+
+    chunk_size = 1_024
+
+    def __init__(self, tokenizer: Tokenizer, runner: PeakSetRunner) -> None:
+        self._tokenizer, self._runner = tokenizer, runner
+
+    def prepare(self, counts: csr_matrix) -> csr_matrix:
+        """See `CellReader.prepare`; the counts, as any number above 0 means open."""
+        return counts.astype(np.float32)
+
+    def vectors(self, values: csr_matrix, names: NDArray[np.object_]) -> NDArray[np.float32]:
+        """See `CellReader.vectors`."""
+        return self._runner(self._tokenizer(values, names))
 
 
 def embed_peak_sets(

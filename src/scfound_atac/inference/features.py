@@ -72,7 +72,7 @@ class MeasuredView:
         counts, shared = cells.to_memory(rows), np.ones(len(ocrs), dtype=np.float32)
         if query is not None:
             others, other_rows = query
-            transfer = _transfer(others.ocrs, ocrs)
+            transfer = overlap_transfer(others.ocrs, ocrs)
             is_shared = transfer.getnnz(axis=0) > 0
             if is_shared.mean() >= MIN_SHARED_OCRS:
                 shared = is_shared.astype(np.float32)
@@ -89,18 +89,22 @@ class MeasuredView:
             view[rows] = unit_rows(counts, self.idf) @ self.axes
         return view / np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-12)
 
+    def axes_of(self, ocrs: pd.DataFrame) -> NDArray[np.float64]:
+        """What a count of each of `ocrs` adds along the axes, up to a factor per cell, (n_ocrs, k)."""
+        return overlap_transfer(ocrs, self.ocrs) @ (self.idf[:, None] * self.axes).astype(np.float64)
+
     def coverage(self, ocrs: pd.DataFrame) -> float:
         """Fraction of the OCRs of the reference that overlap one of `ocrs`."""
         return best_overlaps(self.ocrs, ocrs)["a"].nunique() / len(self.ocrs)
 
     def counts(self, cells: Cells) -> Iterator[tuple[slice | NDArray[np.int64], csr_matrix]]:
         """Rows of cells and their counts on the OCRs of the reference, in chunks."""
-        transfer = _transfer(cells.ocrs, self.ocrs)
+        transfer = overlap_transfer(cells.ocrs, self.ocrs)
         for rows, chunk in cells.iter_rows():
             yield rows, (chunk @ transfer).tocsr()
 
 
-def _transfer(ocrs: pd.DataFrame, reference: pd.DataFrame) -> csr_matrix:
+def overlap_transfer(ocrs: pd.DataFrame, reference: pd.DataFrame) -> csr_matrix:
     """Matrix (n_ocrs, L) that maps OCRs to those of the reference, each to the one with most common bases."""
     from scipy.sparse import csr_matrix
 

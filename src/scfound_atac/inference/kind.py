@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from .._arguments import check_single
 from .._logging import logger
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .classifier import CellClassifier
     from .options import BatchSize, Precision
     from .pca import PCA
+    from .reader import CellReader
 
 N_COMPONENTS = 50
 """Default number of components of an embedding."""
@@ -149,7 +151,7 @@ class Openness:
 class Kind(ABC):
     """A kind of model, bound to one checkpoint.
 
-    Subclasses declare by class variables what they support. They implement `embed`, and `openness`, `cell_vectors` and `classifier` if they
+    Subclasses declare by class variables what they support. They implement `embed`, and `openness`, `reader` and `classifier` if they
     support them.
     """
 
@@ -275,6 +277,18 @@ class Kind(ABC):
 
         `seed` chooses the peaks of cells that have more than the network reads.
         """
+        reader = self.reader(cells, device=device, batch_size=batch_size, seed=seed)
+        parts = []
+        with tqdm(total=len(cells), unit="cells", disable=not progress, desc="reading cells") as bar:
+            for rows, chunk in cells.iter_rows(chunk_size=reader.chunk_size):
+                parts.append(reader.vectors(reader.prepare(chunk), cells.names[rows]))
+                bar.update(chunk.shape[0])
+        return np.concatenate(parts)
+
+    def reader(
+        self, cells: Cells, *, device: str = "auto", batch_size: BatchSize = "auto", seed: int = 0, exact: bool = False
+    ) -> CellReader:
+        """What reads the vectors of `cells` and of changed copies of them; `exact` forbids rounding that small changes would drown in."""
         raise TypeError(type(self).__name__)
 
     def classifier(

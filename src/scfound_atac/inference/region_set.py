@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..data import prepare_rows
 from .kind import Basis, Embedded, Kind, Openness, Request, is_known
 from .linear import embed_by_profiles
 from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
 from .pca import PCA
+from .reader import CellReader
 from .regions import check_known, idf_table, read_idf
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..genome import KnownRegions
     from ..hub import Checkpoint
     from .options import BatchSize
+    from .reader import Changes
 
 _OCRS_PER_BLOCK = 65_536  # number of OCRs that go through the network at a time; it bounds memory
 _CHUNK = 4_096  # number of cells that are read at a time for heads
@@ -100,26 +101,14 @@ class RegionSet(Kind):
         reader = NetworkVectors(self.checkpoint, known, reconstruction=True) if known.found.any() else None
         return group_openness(self, cells, request, reader)
 
-    def cell_vectors(
-        self,
-        cells: Cells,
-        *,
-        device: str = "auto",
-        batch_size: BatchSize = "auto",
-        seed: int = 0,
-        progress: bool = True,
-    ) -> NDArray[np.float32]:
+    def reader(
+        self, cells: Cells, *, device: str = "auto", batch_size: BatchSize = "auto", seed: int = 0, exact: bool = False
+    ) -> CellReader:
         """The cell vectors of the network, scaled to length 1."""
         self.check_device(device, "auto", batch_size)
         known = self.checkpoint.region_table().lookup(cells.ocrs)
         check_known(known, self.name, needed=False)
-        reader = NetworkVectors(self.checkpoint, known)
-        vectors = np.empty((len(cells), self.checkpoint.net.config.d_cell), dtype=np.float32)
-        with tqdm(total=len(cells), unit="cells", disable=not progress, desc="reading cells") as bar:
-            for rows, chunk in cells.iter_rows(chunk_size=_CHUNK):
-                vectors[rows] = reader(chunk)
-                bar.update(chunk.shape[0])
-        return vectors
+        return RegionSetReader(NetworkVectors(self.checkpoint, known))
 
     def classifier(self, cells: Cells, n_classes: int, *, paper: bool, crop_size: int | None, seed: int) -> Any:
         """See `Kind.classifier`."""
@@ -166,11 +155,42 @@ class NetworkVectors:
 
     def __call__(self, counts: csr_matrix) -> NDArray[np.float32]:
         """Cell vectors of counts: (cells, L) -> (cells, d)."""
+        return self.of_sums(prepare_rows(counts, **self.preparation) @ self.messages)
+
+    def of_sums(self, total: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cell vectors of sums of messages: (cells, d + 1) -> (cells, d)."""
         import torch
 
-        total = prepare_rows(counts, **self.preparation) @ self.messages
         with torch.inference_mode():
             vectors = self.net.summarise(torch.from_numpy(total)).numpy()
         if not self.reconstruction:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
+
+
+class RegionSetReader(CellReader):
+    """Cell vectors by sums of messages. A changed copy of a cell differs from it by the messages of the OCRs that change."""
+
+    def __init__(self, network: NetworkVectors) -> None:
+        self._network = network
+
+    chunk_size = _CHUNK
+
+    def prepare(self, counts: csr_matrix) -> csr_matrix:
+        """See `CellReader.prepare`."""
+        return prepare_rows(counts, **self._network.preparation)
+
+    def vectors(self, values: csr_matrix, names: NDArray[np.object_]) -> NDArray[np.float32]:
+        """See `CellReader.vectors`."""
+        return self._network.of_sums(values @ self._network.messages)
+
+    def changed(
+        self, values: csr_matrix, names: NDArray[np.object_], copies: Changes
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `CellReader.changed`."""
+        # In double precision: of a sum from which its only message is taken nothing may stay.
+        messages = self._network.messages.astype(np.float64)
+        total = values.astype(np.float64) @ messages
+        changed = total[copies.cell] + copies.added.astype(np.float64) @ messages
+        before, after = (self._network.of_sums(x.astype(np.float32)) for x in (total, changed))
+        return before, after

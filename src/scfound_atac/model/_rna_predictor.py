@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import csc_matrix
 from torch import nn
 
 from .._anndata import NotFoundError, get_atac
@@ -16,14 +17,19 @@ from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
+from ..datasets.gene_table import given_or_bundled
+from ..genome import read_genes
 from ..hub.loading import as_checkpoint
 from ..hub.registry import DEFAULT_MODEL
 from ..inference.features import CellFeatures
 from ..inference.kinds import kind_of
+from ..inference.local import LocalView
+from ..inference.perturbation import changed_features, mean_effects
 from ..nn.heads import ExpressionHead, GeneQueryHead
 from ..scores import expression_scores, gene_scores
 from ..train.expression import gene_names, read_expression, split_cells
 from ..train.expression_head import apply_expression_head, fit_expression_head
+from ..train.local_ridge import fit_local
 from ..train.paired_data import refuse_repeated
 from ._head_folder import HeadFolder, read_head_folder, write_head_folder
 
@@ -34,9 +40,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
     from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
 
+    from ..datasets.gene_table import Genes
     from ..hub import Checkpoint
-    from ..inference.features import Features
+    from ..inference.local import LocalReader
+    from ..inference.perturbation import Effects
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
@@ -63,6 +72,12 @@ class RNAPredictor:
         ``benchmarks/logs/rna.md``), and is slower for many genes.
     measured
         {measured}
+    local
+        Distance in bases from the start of transcription, for example 250,000. OCRs of the training cells up to there get a weight of their
+        own for the gene, by ridge regression given the other features of the cells, with a penalty that is chosen for each gene by
+        generalised cross-validation; the head learns the rest. Without it (None), a prediction rests on a few dozen numbers per cell, which
+        hardly tell one OCR from thousands of others: set it if you want to know what a single OCR does
+        (`scfound_atac.tl.perturb_ocrs`).
     seed
         {seed}
 
@@ -88,22 +103,24 @@ class RNAPredictor:
         *,
         head: Literal["gene-query", "mlp"] = "gene-query",
         measured: bool = True,
+        local: int | None = None,
         seed: int = 0,
     ) -> None:
         check_single(head=head)
         if head not in HEADS:
             msg = f"head={head!r} is not known: use one of {tuple(HEADS)}."
             raise ValueError(msg)
-        check_arguments(measured=measured, seed=seed)
+        check_arguments(measured=measured, local=local, seed=seed)
         self.checkpoint = as_checkpoint(model)
         kind_of(self.checkpoint).check_backbone()
-        self.head, self.measured, self.seed = head, measured, seed
+        self.head, self.measured, self.local, self.seed = head, measured, local, seed
         self.genes: list[str] = []
         self.scale = ""
         self.report: dict[str, Any] = {}
         self.gene_report = pd.DataFrame()
         self._features: CellFeatures | None = None
         self._net: nn.Module | None = None
+        self._local: LocalView | None = None
         self._scaling: dict[str, NDArray[np.float32]] = {}
 
     @shared_docs
@@ -124,6 +141,7 @@ class RNAPredictor:
         weight_decay: float = 0.01,
         train_batch_size: int = 128,
         n_fit_cells: int = N_FIT_CELLS,
+        gene_table: Genes = None,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
     ) -> RNAPredictor:
@@ -151,6 +169,9 @@ class RNAPredictor:
             Options of AdamW with warm-up and a cosine schedule. The paper trains for 10 epochs at 1e-4, but trains the backbone too.
         n_fit_cells
             Maximum number of cells to which the spectral components are fitted; they are chosen by seed and name.
+        gene_table
+            For a predictor with a local part: where genes start, as a BED, GTF or GFF3 file or a table with ``chrom``, ``start``, ``end``,
+            ``name`` and ``strand``; by default `scfound_atac.datasets.genes`. Genes that are not in it have no local part.
         device
             {device}
         batch_size
@@ -208,11 +229,18 @@ class RNAPredictor:
         }
         x = _standardised(x, scaling["x_mean"], scaling["x_scale"])
         y = _standardised(target.values, scaling["y_mean"], scaling["y_scale"])
+        local, near = None, np.zeros_like(y)
+        if self.local is not None:
+            local = self._fit_local(cells.subset(train), x[train], y[train], target.genes, gene_table)
+            reader = local.of(cells.ocrs)
+            for index, chunk in cells.iter_rows():
+                near[index] = reader.predict(reader.prepare(chunk), np.arange(y.shape[1]))
+        rest = y - near
         net = self._new_head(x.shape[1], target.genes)
         history = fit_expression_head(
             net,
-            (x[train], y[train]),
-            (x[validation], y[validation]),
+            (x[train], rest[train]),
+            (x[validation], rest[validation]),
             first_measured=read.known.shape[1],
             max_epochs=max_epochs,
             lr=lr,
@@ -221,11 +249,12 @@ class RNAPredictor:
             seed=self.seed,
             device=device,
         )
-        predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) * scaling["y_scale"] + scaling["y_mean"]
+        predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) + near[test]
+        predicted = predicted * scaling["y_scale"] + scaling["y_mean"]
         scores = expression_scores(target.values[test], predicted)
 
         # Up to here the predictor is unchanged, so that an error leaves it as it was.
-        self._features, self._net, self._scaling = features, net, scaling
+        self._features, self._net, self._scaling, self._local = features, net, scaling, local
         self.genes, self.scale = target.genes, target.scale
         self.gene_report = gene_scores(
             pd.DataFrame(target.values[test], columns=target.genes), pd.DataFrame(predicted, columns=target.genes)
@@ -246,6 +275,27 @@ class RNAPredictor:
             self.report["flat_pearson"],
         )
         return self
+
+    def _fit_local(
+        self, cells: Cells, x: NDArray[np.float32], y: NDArray[np.float32], genes: list[str], gene_table: Genes
+    ) -> LocalView:
+        """The weights of OCRs around genes, learned from the training cells, given their features."""
+        assert self.local is not None
+        table = read_genes(given_or_bundled(gene_table))
+        columns = pd.Index(genes).get_indexer(table["name"])
+        if not (columns >= 0).any():
+            msg = (
+                f"None of the {len(genes)} genes ({', '.join(genes[:3])}, ...) is in the table of genes with {len(table)} symbols, so that "
+                "none has a local part. Pass gene_table= a table with their names, or leave out local=."
+            )
+            raise ValueError(msg)
+        table, columns = table[columns >= 0], columns[columns >= 0]
+        local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local)
+        n_ocrs = np.diff(local.weights.indptr)
+        logger.info(
+            "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
+        )
+        return local
 
     def _new_head(self, d: int, genes: list[str]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -306,7 +356,115 @@ class RNAPredictor:
         ValueError
             If the counts cannot be used, or genes repeat.
         """
-        features, net = self._trained()
+        features, _ = self._trained()
+        columns = self._columns(genes)
+        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
+        read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
+        if features.view is not None and read.measured is None:
+            logger.warning(
+                "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
+                100 * read.fraction_ocrs,
+            )
+        near = None if self._local is None else self._local.of(cells.ocrs)
+        values = None if near is None else near.prepare(cells.to_memory())
+        predicted = self._of_features(read.all(), columns, near, values)
+        return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
+
+    def perturb(
+        self,
+        cells: Cells,
+        sets: csr_matrix,
+        *,
+        to: float = 0.0,
+        genes: Sequence[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
+        n_groups: int = 1,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        share: bool = True,
+    ) -> Effects:
+        """Mean change of the predicted expression when sets of OCRs are perturbed; `scfound_atac.tl.perturb_ocrs` makes a table of it.
+
+        Parameters
+        ----------
+        cells
+            Cells that were read by ``sfa.data.Cells.read``.
+        sets
+            1 for each OCR of each perturbation, CSR (n_perturbations, n_ocrs), OCRs in the order of ``cells.ocrs``.
+        to
+            Factor of the values of these OCRs as the model reads them: 0 is a knock-out.
+        genes
+            Some of the genes; all by default.
+        groups
+            Number of the group of each cell, from 0, and -1 for cells that are left out; by default one group of all cells.
+        n_groups
+            Number of groups.
+        device
+            ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...; ``"auto"`` uses CUDA if there is a GPU.
+        batch_size
+            Cells per forward pass; ``"auto"`` chooses it by the memory of the device.
+        share
+            Whether a cell and its perturbed copies share what does not change. Without it every perturbed cell is run anew, which is slow
+            and defines the result.
+
+        Returns
+        -------
+        A record with ``before`` (n_groups, n_genes), ``change`` (n_perturbations, n_groups, n_genes), ``n_cells`` (n_groups,) and
+        ``n_changed`` (n_perturbations, n_groups): numbers of cells, and of those among them in which an OCR of the perturbation is open.
+
+        Raises
+        ------
+        RuntimeError
+            If the predictor is not trained.
+        KeyError
+            If a gene was not part of the training.
+        ValueError
+            If genes repeat.
+        """
+        features, _ = self._trained()
+        columns = self._columns(genes)
+        near = None if self._local is None else self._local.of(cells.ocrs)
+        parts = changed_features(
+            features,
+            cells,
+            sets,
+            to,
+            near,
+            device=device,
+            batch_size=batch_size,
+            seed=self.seed,
+            progress=settings.progress_bar,
+            share=share,
+        )
+        scale = self._scaling["y_scale"][columns]
+        shift = 0.0 if near is None else near.mean[columns] * scale
+        return mean_effects(
+            parts,
+            lambda x: self._of_features(x, columns) - shift,
+            None if near is None else lambda values: near.sums(values, columns) * scale,
+            n_perturbations=sets.shape[0],
+            groups=np.zeros(len(cells), dtype=np.int64) if groups is None else groups,
+            n_groups=n_groups,
+            n_genes=len(columns),
+        )
+
+    def check_genes(self, genes: Sequence[str] | None) -> list[str]:
+        """The names in `genes`, or all genes that are predicted if it is None.
+
+        Raises
+        ------
+        RuntimeError
+            If the predictor is not trained.
+        KeyError
+            If a gene was not part of the training.
+        ValueError
+            If genes repeat.
+        """
+        self._trained()
+        return [self.genes[i] for i in self._columns(genes)]
+
+    def _columns(self, genes: Sequence[str] | None) -> NDArray[np.int64]:
+        """Numbers of the genes that are asked for."""
         wanted = pd.Index(self.genes if genes is None else gene_names(genes))
         refuse_repeated(wanted, "genes", "genes=list(dict.fromkeys(genes))")
         columns = pd.Index(self.genes).get_indexer(wanted)
@@ -314,26 +472,28 @@ class RNAPredictor:
             missing = wanted[columns < 0]
             msg = f"{len(missing)} genes were not trained on, among them {', '.join(missing[:3])}; predictor.genes lists those that were."
             raise NotFoundError(msg)
-        cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
-        read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
-        x = self._scaled(read, features)
-        predicted = (
-            apply_expression_head(net, x, columns) * self._scaling["y_scale"][columns]
-            + self._scaling["y_mean"][columns]
-        )
-        return pd.DataFrame(predicted, index=cells.index, columns=[self.genes[i] for i in columns])
+        return columns.astype(np.int64)
 
-    def _scaled(self, read: Features, features: CellFeatures) -> NDArray[np.float32]:
-        x = np.zeros((len(read.known), len(self._scaling["x_mean"])), dtype=np.float32)
-        seen = read.all()
+    def _of_features(
+        self,
+        seen: NDArray[np.float32],
+        columns: NDArray[np.int64],
+        near: LocalReader | None = None,
+        values: csr_matrix | None = None,
+    ) -> NDArray[np.float32]:
+        """Expression of genes, with the local part if there is one.
+
+        Takes features (n, d), with or without those that are measured, numbers of genes, and values (n, n_ocrs) for the local part.
+        """
+        _, net = self._trained()
+        x = np.zeros((len(seen), len(self._scaling["x_mean"])), dtype=np.float32)
         width = seen.shape[1]
         x[:, :width] = _standardised(seen, self._scaling["x_mean"][:width], self._scaling["x_scale"][:width])
-        if features.view is not None and read.measured is None:
-            logger.warning(
-                "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
-                100 * read.fraction_ocrs,
-            )
-        return x
+        y_scale, y_mean = self._scaling["y_scale"][columns], self._scaling["y_mean"][columns]
+        predicted = apply_expression_head(net, x, columns)
+        if near is not None and values is not None:
+            predicted += near.predict(values, columns)
+        return predicted * y_scale + y_mean
 
     def _trained(self) -> tuple[CellFeatures, nn.Module]:
         if self._features is None or self._net is None:
@@ -367,9 +527,15 @@ class RNAPredictor:
         arrays = {f"net/{name}": x.detach().cpu().numpy() for name, x in net.state_dict().items()}
         arrays |= {f"scaling/{name}": x for name, x in self._scaling.items()}
         arrays |= {f"gene_report/{name}": self.gene_report[name].to_numpy(np.float64) for name in self.gene_report}
-        names = ("genes", "scale", "head", "measured", "seed", "report")
+        names = ("genes", "scale", "head", "measured", "local", "seed", "report")
         facts = {name: getattr(self, name) for name in names} | {"gene_scores": list(self.gene_report)}
-        return write_head_folder(HeadFolder(_KIND, features, facts, arrays), folder, overwrite=overwrite)
+        ocrs = None
+        if self._local is not None:
+            ocrs, weights = self._local.ocrs, self._local.weights
+            arrays |= {f"local/{name}": getattr(weights, name) for name in ("data", "indices", "indptr")}
+            arrays["local/mean"] = self._local.mean
+            facts["local_target_sum"] = self._local.target_sum
+        return write_head_folder(HeadFolder(_KIND, features, facts, arrays, ocrs), folder, overwrite=overwrite)
 
     @classmethod
     @shared_docs
@@ -390,7 +556,8 @@ class RNAPredictor:
         """
         saved = read_head_folder(folder, _KIND)
         facts = saved.facts
-        predictor = cls(saved.features.checkpoint, head=facts["head"], measured=facts["measured"], seed=facts["seed"])
+        options = {name: facts[name] for name in ("head", "measured", "seed")}
+        predictor = cls(saved.features.checkpoint, local=facts.get("local"), **options)
         predictor.genes, predictor.scale, predictor.report = facts["genes"], facts["scale"], facts["report"]
         predictor._features, predictor._scaling = saved.features, saved.group("scaling")
         predictor.gene_report = pd.DataFrame(saved.group("gene_report"), index=predictor.genes)[facts["gene_scores"]]
@@ -403,6 +570,10 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(predictor.genes), d_gene=state["genes.weight"].shape[1])
         net.load_state_dict(state)
         predictor._net = net.eval()
+        if (parts := saved.group("local")) and saved.ocrs is not None:
+            shape = (len(saved.ocrs), len(predictor.genes))
+            weights = csc_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+            predictor._local = LocalView(saved.ocrs, facts["local_target_sum"], weights, parts["mean"])
         return predictor
 
     def __repr__(self) -> str:

@@ -193,7 +193,7 @@ class EncoderLayer(nn.Module):
 _PLAIN_MODULES = (EncoderLayer, WPSABlock, WindowAttention, MLP, Mamba, RMSNorm, nn.Linear, nn.LayerNorm, nn.Conv1d)
 
 
-def _is_plain(net: ChromFoundNet) -> bool:
+def is_plain(net: ChromFoundNet) -> bool:
     """Whether no module is wrapped, hooked or replaced (adapters, parametrisations, probes), whose code would have to run."""
     modules = [module for part in (*net.layers, net.norm) for module in part.modules()]
     return all(type(m) in _PLAIN_MODULES and not (m._forward_hooks or m._forward_pre_hooks) for m in modules)
@@ -254,7 +254,7 @@ class ChromFoundNet(nn.Module):
         if residual.device.type == "cpu" and not torch.is_grad_enabled():
             from .cpu import encoder
 
-            if encoder.supports(self, residual) and _is_plain(self):
+            if encoder.supports(self, residual) and is_plain(self):
                 return encoder.encode(self, residual)  # the same layers, about five times faster
         for layer in self.layers:
             if self.checkpoint_activations and torch.is_grad_enabled():

@@ -1,4 +1,4 @@
-"""Tools that apply models to cells: embedding, names, expression, imputation; links of OCRs and genes; what is known of OCRs."""
+"""Apply models to cells: embedding, names, expression and perturbation, imputation; links of OCRs and genes; facts about OCRs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from ._embed import embed
 from ._gene_activity import gene_activity
 from ._impute import impute
 from ._link_enhancers import link_enhancers
+from ._perturb_ocrs import perturb_ocrs
 from ._predict_rna import predict_rna
 
-__all__ = ["annotate", "describe_ocrs", "embed", "gene_activity", "impute", "link_enhancers", "predict_rna"]
+__all__ = [
+    "annotate",
+    "describe_ocrs",
+    "embed",
+    "gene_activity",
+    "impute",
+    "link_enhancers",
+    "perturb_ocrs",
+    "predict_rna",
+]

@@ -461,13 +461,18 @@ def _pack_conv(layer: Any) -> ConvWeights:
 
 def supports(net: ChromFoundNet, residual: Tensor) -> bool:
     """Whether `encode` supports these sizes and types: float32 on the CPU, without gradient, with widths that fill the lanes."""
+    # a shorter sequence is one window of its own size
+    return residual.shape[1] > net.config.window_size and supports_windows(net, residual)
+
+
+def supports_windows(net: ChromFoundNet, tokens: Tensor) -> bool:
+    """Whether `mix_windows` supports these sizes and types; see `supports`."""
     config = net.config
     return (
         not torch.is_grad_enabled()
         and not numba.config.DISABLE_JIT
-        and residual.dtype == torch.float32
-        and residual.shape[0] > 0
-        and residual.shape[1] > config.window_size  # a shorter sequence is one window of its own size
+        and tokens.dtype == torch.float32
+        and tokens.shape[0] > 0
         and config.window_size % LANES == 0
         and config.d_model % LANES == 0
         and config.expand * config.d_low % LANES == 0
@@ -485,10 +490,23 @@ def encode(net: ChromFoundNet, residual: Tensor) -> Tensor:
     return residual
 
 
-def _encode(net: ChromFoundNet, x: np.ndarray, n_threads: int) -> None:
+def mix_windows(net: ChromFoundNet, layer: Any, tokens: Tensor) -> Tensor:
+    """One layer up to the convolution, for windows of `net.config.window_size` by themselves: (n, W, D) -> (n, W, 2 d)."""
     config = net.config
-    n_cells, length, d_model = x.shape
-    d_inner, window = config.expand * config.d_low, config.window_size
+    x, d_inner = tokens.contiguous().numpy(), config.expand * config.d_low
+    mixed = np.empty((*x.shape[:2], 2 * d_inner), dtype=np.float32)
+    before = np.empty((*x.shape[:2], d_inner), dtype=np.float32)  # only its width is read
+    zeros = np.zeros(PANEL, dtype=np.float32)
+    with torch_threads() as n_threads:
+        scratch = _scratch(net, n_threads)
+        weights = _pack_window(layer, layer, config.n_heads)
+        _window_pass(x, before, mixed, weights, scratch, zeros, config.window_size, 0, True)
+    return torch.from_numpy(mixed)
+
+
+def _scratch(net: ChromFoundNet, n_threads: int) -> Scratch:
+    config = net.config
+    d_model, d_inner, window = config.d_model, config.expand * config.d_low, config.window_size
     padded_head = -(-(d_model // config.n_heads) // LANES) * LANES
 
     def buffer(*shape: int) -> np.ndarray:
@@ -496,7 +514,7 @@ def _encode(net: ChromFoundNet, x: np.ndarray, n_threads: int) -> None:
 
     widest = max(_stride(n) for n in (d_model, config.d_mlp, config.d_low, 2 * d_inner))
     n_rows = max(window, CONV_ROWS)
-    scratch = Scratch(
+    return Scratch(
         h=buffer(window * _stride(d_model)),
         a=buffer(n_rows * widest),
         b=buffer(n_rows * widest),
@@ -504,8 +522,15 @@ def _encode(net: ChromFoundNet, x: np.ndarray, n_threads: int) -> None:
         scores=buffer(window * PANEL),
         small=buffer((2 * padded_head + TILE_ROWS) * PANEL),
     )
+
+
+def _encode(net: ChromFoundNet, x: np.ndarray, n_threads: int) -> None:
+    config = net.config
+    n_cells, length, _ = x.shape
+    d_inner, window = config.expand * config.d_low, config.window_size
+    scratch = _scratch(net, n_threads)
     zeros = np.zeros(PANEL, dtype=np.float32)
-    projected = buffer(CONV_ROWS * _stride(config.dt_rank + 2 * config.d_state))
+    projected = np.zeros((n_threads, CONV_ROWS * _stride(config.dt_rank + 2 * config.d_state)), dtype=np.float32)
     xz = np.empty((n_cells, length, 2 * d_inner), dtype=np.float32)
     u, delta = np.empty((2, n_cells, length, d_inner), dtype=np.float32)
     bc = np.empty((n_cells, length, 2 * config.d_state), dtype=np.float32)

@@ -93,6 +93,20 @@ def scan_tokens(u: Any, delta: Any, bc: Any, A: Any, D: Any, z: Any, z0: int, z_
         )  # fmt: skip
 
 
+@njit(parallel=True, cache=True)
+def scan_tokens_from(u: Any, delta: Any, bc: Any, A: Any, D: Any, z: Any, state: Any) -> None:
+    """`scan_tokens` for parts of sequences: from and into `state` (B, groups of 16 channels, n * 16), with a gate z (B, L, d)."""
+    n_parts, length, n_channels = u.shape
+    n_groups, n_states = A.shape[0], A.shape[1]
+    for index in prange(n_parts * n_groups):
+        part, group = index // n_groups, index % n_groups
+        first = part * length * n_channels + group * LANES
+        _scan_steps(
+            u, first, delta, first, n_channels, bc, part * length * 2 * n_states, z, first, n_channels,
+            A, group, load(D, group * LANES), state[part, group], length,
+        )  # fmt: skip
+
+
 @njit
 def _to_steps(x: Any, cell: int, first: int, n: int, t0: int, n_steps: int, y: Any, column: int, stride: int) -> None:
     """Copy x[cell, first : first + n, t0 : t0 + n_steps] to (step, row): y[step * stride + column + row], n of at most 16."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from ..._logging import logger
-from ._torch import selective_scan_torch
+from ._torch import selective_scan_torch, selective_scan_torch_from
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Backend = Literal["auto", "torch", "numba", "cuda"]
 
-__all__ = ["available_backends", "selective_scan", "selective_scan_torch"]
+__all__ = ["available_backends", "scan_from", "selective_scan", "selective_scan_torch"]
 
 
 @cache
@@ -137,3 +137,45 @@ def selective_scan(
 
         return selective_scan_numba(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
     return selective_scan_torch(u, delta, A, B, C, D, z, delta_bias, delta_softplus=delta_softplus)
+
+
+@torch.no_grad()
+def scan_from(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The scan of parts of sequences that begins at given states, without gradients; a step of length 0 leaves the state as it is.
+
+    Parameters
+    ----------
+    u, delta, z
+        Input, step size (what softplus gives) and gate, shape (batch, length, channel).
+    A, D
+        As in `selective_scan`.
+    B, C
+        Input and output projections, shape (batch, length, state).
+    state
+        The state before the first step, shape (batch, channel, state).
+
+    Returns
+    -------
+    ``y``, shape (batch, length, channel), and the state after the last step.
+    """
+    n_channels, n_states = A.shape
+    if not _numba_runs(u, n_states, needs_grad=False) or n_channels % 16:  # compiled channels come in groups of 16
+        return selective_scan_torch_from(u, delta, A, B, C, D, z, state)
+    from ..cpu.scan import pack_decay, scan_tokens_from, torch_threads
+
+    y = u.contiguous().clone()
+    grouped = state.unflatten(1, (-1, 16)).transpose(2, 3).flatten(2).contiguous().clone()  # (b, groups, n * 16)
+    bc = torch.cat([B, C], dim=-1)
+    with torch_threads():
+        scan_tokens_from(
+            y.numpy(),
+            delta.contiguous().numpy(),
+            bc.numpy(),
+            pack_decay(A),
+            D.detach().numpy(),
+            z.contiguous().numpy(),
+            grouped.numpy(),
+        )
+    return y, grouped.unflatten(2, (n_states, 16)).transpose(2, 3).flatten(1, 2)

@@ -65,6 +65,14 @@ def selective_scan_torch(
     return y.to(dtype)
 
 
+def selective_scan_torch_from(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `scfound_atac.nn.selective_scan.scan_from`."""
+    y, state = _scan_chunk(u.transpose(1, 2), delta.transpose(1, 2), A, B.transpose(1, 2), C.transpose(1, 2), state)
+    return (y.transpose(1, 2) + D * u) * F.silu(z), state
+
+
 def _scan_chunk(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Scan (b, d, l) from `state` (b, d, n); returns the read-out (b, d, l) and the last state."""
     length = u.shape[2]

@@ -1,0 +1,104 @@
+"""Weights of the OCRs around genes: the penalised least squares they claim to be, and what they must not learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from scfound_atac.inference.local import near_genes
+from scfound_atac.train.local_ridge import _PENALTIES, _removed, _ridge, fit_local
+
+
+@pytest.fixture
+def ocrs() -> pd.DataFrame:
+    start = 1_000_000 + 10_000 * np.arange(60)
+    return pd.DataFrame({"chrom": ["chr1"] * 40 + ["chr2"] * 20, "start": start, "end": start + 500})
+
+
+GENES = pd.DataFrame(
+    {
+        "chrom": ["chr1", "chr1", "chr3"],
+        "start": [1_200_000, 1_000_000, 1_200_000],
+        "end": [1_250_000, 1_300_251, 1_250_000],
+        "name": ["plus", "minus", "elsewhere"],
+        "strand": ["+", "-", "+"],
+    }
+)
+
+
+def test_ocrs_near_the_start_of_transcription(ocrs):
+    near = near_genes(ocrs, GENES, 20_000).toarray()
+    assert list(np.flatnonzero(near[:, 0])) == [
+        18,
+        19,
+        20,
+        21,
+        22,
+    ]  # 1,180,000 to 1,220,000; the first ends at 1,180,500
+    assert list(np.flatnonzero(near[:, 1])) == [28, 29, 30, 31, 32]  # around 1,300,250
+    assert not near[:, 2].any()
+
+
+def test_ridge_is_least_squares_given_features():
+    rng = np.random.default_rng(0)
+    x = rng.poisson(0.3, (120, 8)).astype(float)
+    features = rng.standard_normal((120, 10)).astype(np.float32)
+    y = x[:, 2] - x[:, 5] + features @ rng.standard_normal(10) + 0.5 * rng.standard_normal(120)
+    removed = _removed(features)
+    np.testing.assert_allclose(removed.T @ removed, np.eye(11), atol=1e-10)
+    found = _ridge(sparse.csc_matrix(x), y, removed)
+    project = np.eye(120) - removed @ removed.T
+    px, py = project @ x, project @ y
+    top = np.linalg.eigvalsh(px.T @ px)[-1]
+    best = None
+    for penalty in _PENALTIES * top:
+        w = np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T @ py)
+        hat = px @ np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T)
+        gcv = np.sum((py - px @ w) ** 2) / (120 - 11 - np.trace(hat)) ** 2
+        if best is None or gcv < best[0]:
+            best = gcv, w
+    np.testing.assert_allclose(found, best[1], atol=1e-8)
+    assert abs(found[2] - 1) < 0.2
+    assert abs(found[5] + 1) < 0.2
+
+
+def test_noise_and_cell_types_get_no_weight(ocrs):
+    """Gene 0 is driven by an OCR, gene 1 by the type of the cell, which its OCRs follow too, and gene 2 has no OCRs."""
+    rng = np.random.default_rng(0)
+    n = 600
+    kind = rng.integers(2, size=n)
+    counts = rng.poisson(np.where(kind[:, None] == 1, 0.5, 0.2), (n, 60)).astype(np.float32)
+    y = rng.standard_normal((n, 3)).astype(np.float32)
+    y[:, 0] += 2 * (counts[:, 20] > 0)
+    y[:, 1] += 3 * kind
+    features = np.column_stack([kind - kind.mean(), rng.standard_normal((n, 5))]).astype(np.float32)
+    features -= features.mean(axis=0)
+    view = fit_local(sparse.csr_matrix(counts), features, y, ocrs, GENES, np.array([0, 1, 2]), distance=60_000)
+    weights = view.weights.toarray()
+    assert np.abs(weights[:, 0]).argmax() == 20
+    assert np.abs(np.delete(weights[:, 0], 20)).max() < 0.2 * weights[20, 0]
+    assert np.abs(weights[:, 1]).max() < 0.2 * weights[20, 0]
+    assert not weights[:, 2].any()
+    assert not weights[40:].any()
+    reader = view.of(ocrs)
+    local = reader.predict(reader.prepare(sparse.csr_matrix(counts)), np.array([0, 2]))
+    assert np.corrcoef(local[:, 0], y[:, 0])[0, 1] > 0.5
+    np.testing.assert_allclose(local.mean(axis=0), 0, atol=1e-4)
+    # other OCRs: in another order, shifted, and some that the reference lacks
+    other = ocrs.iloc[::-1].assign(start=lambda t: t["start"] + 50, end=lambda t: t["end"] + 50)
+    other = pd.concat([other, pd.DataFrame({"chrom": ["chr9"], "start": [5], "end": [900]})], ignore_index=True)
+    more = sparse.csr_matrix(np.column_stack([counts[:, ::-1], np.full(n, 7, dtype=np.float32)]))
+    again = view.of(other)
+    np.testing.assert_allclose(again.predict(again.prepare(more), np.array([0, 2])), local, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_few_cells(ocrs, n):
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(0.5, (n, 60)).astype(np.float32))
+    features, y = (rng.standard_normal((n, k)).astype(np.float32) for k in (5, 3))
+    view = fit_local(counts, features, y, ocrs, GENES, np.arange(3), distance=60_000)
+    assert np.isfinite(view.weights.data).all()
+    assert np.isfinite(view.mean).all()
