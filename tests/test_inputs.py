@@ -165,6 +165,17 @@ def perturb_ocrs_groups(w, a, labels_key="cell_type", **k):
     return perturb_ocrs(w, a, groupby=labels_key, **({"copy": True} | k))
 
 
+def link_enhancers(w, a, **k):
+    starts = w.genes.iloc[[5, 60, 130]].assign(end=lambda x: x["start"] + 1)
+    done = sfa.tl.link_enhancers(a, genes=starts, **k)
+    links = sfa.get.links(done if k.get("copy") else a)
+    return links.sort_values(["group", "gene", "start", "end"])[["score", "abc", "accessibility"]].to_numpy(np.float64)
+
+
+def link_enhancers_groups(w, a, labels_key="cell_type", **k):
+    return link_enhancers(w, a, groupby=labels_key, **({"copy": True} | k))
+
+
 def impute(w, a, **k):
     done = sfa.tl.impute(a, model=PRIOR, **k)
     values = dense(atac_of(done if k.get("copy") else a).layers["sfa_imputed"])
@@ -302,6 +313,8 @@ COLUMNS = {
     "predict_rna reference": Column(predict_rna_reference, role="reference", layer="reference_layer", paired=True),
     "perturb_ocrs": Column(perturb_ocrs, writes=True),
     "perturb_ocrs groupby": Column(perturb_ocrs_groups, labels=True, on_disk=False),
+    "link_enhancers": Column(link_enhancers, counts=False, writes=True),
+    "link_enhancers groupby": Column(link_enhancers_groups, counts=False, labels=True, on_disk=False),
     "impute": Column(impute, writes=True),
     "gene_activity": Column(gene_activity, counts=False, writes=True),
     "lsi": Column(pp_obsm(sfa.pp.lsi, "X_lsi"), places=False, counts=False, writes=True),
@@ -885,6 +898,7 @@ ARGUMENTS = {
     "predict_rna": ("layer", "seed", "key_added", "batch_size"),
     "predict_rna reference": ("split_key", "binned", "rna_layer", "rna_modality", "reference_layer"),
     "perturb_ocrs": ("layer", "to", "groupby", "key_added", "batch_size", "modality"),
+    "link_enhancers": ("layer", "groupby", "window", "method", "n_cells", "use_rep", "seed", "rna_layer", "key_added"),
     "impute": ("layer", "n_kept", "threshold", "out", "seed", "key_added"),
     "gene_activity": ("layer", "upstream", "downstream", "weights", "normalize", "key_added"),
     "lsi": ("layer", "seed", "key_added"),

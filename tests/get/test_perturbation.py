@@ -45,9 +45,9 @@ def test_it_is_a_copy(adata):
         (
             {"key": "mine"},
             KeyError,
-            r"adata.uns\['mine'\], the table of perturbations, is not there. Run sfa.tl.perturb_ocrs",
+            r"adata.uns\['mine'\] is not there. Run sfa.tl.perturb_ocrs first",
         ),
-        ({"key": "other"}, KeyError, r"adata.uns\['other'\], the table of perturbations, holds something else"),
+        ({"key": "other"}, KeyError, r"adata.uns\['other'\] holds something else than its table"),
         ({"key": 3}, TypeError, "key= takes the name of a table"),
         ({"gene": 3}, TypeError, "gene= takes a name or a list of names"),
         ({"gene": [3]}, TypeError, "gene= takes a name or a list of names"),

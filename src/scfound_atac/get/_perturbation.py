@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._anndata import NotFoundError, get_atac, role_of
 from .._docs import shared_docs
 from .._keys import PERTURBATION
+from ._table import rows_of, select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,41 +61,5 @@ def perturbation(
     >>> table = sfa.get.perturbation(mdata, ocr=ocrs[0], gene=["CCL4", "MS4A1"])
     >>> strongest = table.reindex(table["change"].abs().sort_values(ascending=False).index)
     """
-    import pandas as pd
-
-    target, role = get_atac(adata, modality), role_of(adata, modality)
-    if not isinstance(key, str):
-        msg = f"key= takes the name of a table in {role}.uns, as text; got {type(key).__name__}."
-        raise TypeError(msg)
-    table = target.uns.get(key)
-    columns = {"ocr", "gene", "group", "change"}
-    if not isinstance(table, pd.DataFrame) or not columns <= set(table.columns):
-        what = "holds something else" if key in target.uns else "is not there"
-        msg = (
-            f"{role}.uns[{key!r}], the table of perturbations, {what}. Run sfa.tl.perturb_ocrs({'adata' if role == 'adata' else 'mdata'}, "
-            "predictor=..., ocrs=...) first, or pass key= the name that was its key_added."
-        )
-        raise NotFoundError(msg)
-    for column, given in (("ocr", ocr), ("gene", gene), ("group", group)):
-        if given is None:
-            continue
-        names = (
-            [given]
-            if isinstance(given, str)
-            else list(given)
-            if isinstance(given, list | tuple | pd.Index | pd.Series)
-            else None
-        )
-        if names is None or not all(isinstance(name, str) for name in names):
-            msg = f"{column}= takes a name or a list of names, as text; got {given!r:.60}."
-            raise TypeError(msg)
-        there = table[column].astype(object)
-        if missing := [name for name in names if not (there == name).any()]:
-            known = there.unique()
-            msg = (
-                f"{role}.uns[{key!r}] has no {column} {missing[0]!r}; it has {len(known)}: {', '.join(map(str, known[:5]))}"
-                f"{', ...' if len(known) > 5 else ''}."
-            )
-            raise NotFoundError(msg)
-        table = table[there.isin(names)]
-    return table.copy()
+    table, where = rows_of(adata, key, "tl.perturb_ocrs", modality)
+    return select(table, {"ocr": (ocr, ("ocr",)), "gene": (gene, ("gene",)), "group": (group, ("group",))}, where)

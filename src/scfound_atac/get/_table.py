@@ -30,9 +30,9 @@ def rows_of(adata: AnnData | MuData, key: str, function: str, modality: str | No
         msg = f"key= takes the name of a table in {role}.uns, as text; got {type(key).__name__}."
         raise TypeError(msg)
     table = target.uns.get(key)
-    if not isinstance(table, pd.DataFrame) or f"{key}_params" not in target.uns:
-        what = "was not written by this function" if key in target.uns else "is not there: call it first"
-        msg = f"sfa.{function}: {role}.uns[{key!r}] {what}, or pass key= the name that was its key_added."
+    if not isinstance(table, pd.DataFrame):
+        what = "holds something else than its table" if key in target.uns else "is not there"
+        msg = f"{role}.uns[{key!r}] {what}. Run sfa.{function} first, or pass key= the name that was its key_added."
         raise NotFoundError(msg)
     return table, f"{role}.uns[{key!r}]"
 
@@ -63,9 +63,9 @@ def select(table: pd.DataFrame, wanted: Mapping[str, tuple[Any, tuple[str, ...]]
         if not isinstance(names, list | tuple | pd.Index | pd.Series) or not all(isinstance(x, str) for x in names):
             msg = f"{argument}= takes a name or a list of names, as text; got {given!r:.60}."
             raise TypeError(msg)
-        known = [set(table[column].cat.categories) for column in columns]
+        known = [_names(table[column]) for column in columns]
         if missing := [name for name in names if not any(name in found for found in known)]:
-            some = list(table[columns[0]].cat.categories)
+            some = known[0]
             shown = f"{', '.join(map(str, some[:5]))}{', ...' if len(some) > 5 else ''}"
             msg = f"{where} has no {argument} {missing[0]!r}; it has {len(some)}: {shown}."
             raise NotFoundError(msg)
@@ -74,3 +74,8 @@ def select(table: pd.DataFrame, wanted: Mapping[str, tuple[Any, tuple[str, ...]]
             is_wanted |= table[column].isin(names)
         table = table[is_wanted]
     return table.copy()
+
+
+def _names(column: pd.Series) -> pd.Index:
+    """The names that a column knows: its categories, or its values."""
+    return column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else pd.Index(column.unique())

@@ -163,7 +163,13 @@ def link_enhancers(
     check_key(key_added)
     check_single(method=method)
     check_arguments(
-        groupby=groupby, window=window, seed=seed, n_cells=n_cells, rna_layer=rna_layer, rna_modality=rna_modality
+        groupby=groupby,
+        window=window,
+        seed=seed,
+        n_cells=n_cells,
+        use_rep=use_rep,
+        rna_layer=rna_layer,
+        rna_modality=rna_modality,
     )
     _check_method(method, predictor, min_probability)
     refuse_lost(target, key_added, slot="uns", default=LINKS, role=role)
