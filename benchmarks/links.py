@@ -88,26 +88,35 @@ def main_table(tested: Tested) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     scores = {
         "distance": -tested.distance.astype(float),
         "signal of the OCR": x["signal"].to_numpy(),
+        "reads of the OCR": measured["DHS.RPM"].to_numpy(),
         "abc": tested.abc.astype(float),
         "abc x (1.2 - breadth)": tested.abc * (1.2 - x["breadth"].to_numpy()),
         "measured DNase / distance": measured["DHS.RPM"].to_numpy() / tested.distance,
         "measured sqrt(DNase x H3K27ac) x contact": both * near,
-        "knowledge, folds by chromosome": by_folds(tested.features, y, chrom),
     }
+    both = by_folds(tested.seen, y, chrom, of=[tested.features, tested.measured])
+    scores["knowledge"], scores["knowledge, signal of the OCR from reads"] = both
     left_out = {}
     for name in FEATURES:
         kept = [i for i, other in enumerate(FEATURES) if other != name]
-        left_out[f"knowledge without {name}"] = by_folds(tested.features[:, kept], y, chrom)
+        some = [x[:, kept] for x in tested.seen]
+        left_out[f"knowledge without {name}"] = by_folds(some, y, chrom)[0]
     rows = [row(name, tested, score) for name, score in (scores | left_out).items()]
     return pd.DataFrame(rows), scores
 
 
-def calibration(tested: Tested, log_odds: np.ndarray) -> pd.DataFrame:
-    """Fraction of regulated pairs by predicted probability, on held-out chromosomes."""
+def calibration(tested: Tested, scores: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Fraction of regulated pairs by predicted probability, on held-out chromosomes, with both signals."""
+    log_odds = np.concatenate([scores["knowledge"], scores["knowledge, signal of the OCR from reads"]])
     p = 1 / (1 + np.exp(-log_odds))
     bins = pd.cut(p, [0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1])
-    frame = pd.DataFrame({"probability": bins.astype(str), "p": p, "y": tested.is_regulated})
-    found = frame.groupby("probability").agg(pairs=("y", "size"), predicted=("p", "mean"), regulated=("y", "mean"))
+    signal = np.repeat(["called peaks", "reads"], len(tested.pairs))
+    frame = pd.DataFrame(
+        {"signal": signal, "probability": bins.astype(str), "p": p, "y": np.tile(tested.is_regulated, 2)}
+    )
+    found = frame.groupby(["signal", "probability"]).agg(
+        pairs=("y", "size"), predicted=("p", "mean"), regulated=("y", "mean")
+    )
     return found.reset_index()
 
 
@@ -154,12 +163,8 @@ def two_genes(tested: Tested, scores: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def held_out_scores(tested: Tested, features: np.ndarray) -> np.ndarray:
-    """Log-odds by the folds' models, fitted to the features of bulk, applied to other `features` of the same pairs."""
-    y, out = tested.is_regulated, np.empty(len(features))
-    for train, test in GroupKFold(10).split(tested.features, y, tested.pairs["chrom"]):
-        mean, scale, coefficients, intercept = fit(tested.features[train], y[train])
-        out[test] = (features[test] - mean) / scale @ coefficients + intercept
-    return out
+    """Log-odds by the folds' models, applied to other `features` of the same pairs."""
+    return by_folds(tested.seen, tested.is_regulated, tested.pairs["chrom"], of=[features])[0]
 
 
 def few_counts(tested: Tested) -> pd.DataFrame:
@@ -210,7 +215,8 @@ def single_cells(tested: Tested) -> pd.DataFrame:
     described = describe_pairs(all_ocrs, tss, (ocr[order], gene[order], distance[order]))
     features[order], abc[order] = features_of(described, np.append(values, sums[is_other]))
     y = tested.is_regulated
-    mean, scale, coefficients, intercept = fit(tested.features[~on22], y[~on22])
+    seen = [x[~on22] for x in tested.seen]
+    mean, scale, coefficients, intercept = fit(np.concatenate(seen), np.tile(y[~on22], len(seen)))
     rows = []
     for name, score in {
         "distance": -tested.distance[on22].astype(float),
@@ -253,7 +259,7 @@ def other_pieces(tested: Tested) -> pd.DataFrame:
     ranks = np.asarray(biosamples[K562].X.todense(), dtype=float).ravel()
     bins = biosamples.var[["chrom", "start", "end"]].astype({"chrom": str}).reset_index(drop=True)
     y = tested.is_regulated
-    reference = by_folds(tested.features, y, tested.pairs["chrom"])
+    reference = held_out_scores(tested, tested.features)
     rows = []
     pieces = {"500-bp bins": (bins, ranks), "peaks": called_peaks(bins, ranks), "5-kb tiles": tiles(bins, ranks, 5000)}
     for name, (ocrs, values) in pieces.items():
@@ -266,7 +272,8 @@ def other_pieces(tested: Tested) -> pd.DataFrame:
         features, _ = features_of(describe_pairs(ocrs, tss, (ocr, gene[pair], distance)), values)
         score = np.full(len(y), -np.inf)
         for train, test in GroupKFold(10).split(tested.features, y, tested.pairs["chrom"]):
-            mean, scale, coefficients, intercept = fit(tested.features[train], y[train])
+            seen = [x[train] for x in tested.seen]
+            mean, scale, coefficients, intercept = fit(np.concatenate(seen), np.tile(y[train], len(seen)))
             here = np.isin(pair, test)
             np.maximum.at(score, pair[here], (features[here] - mean) / scale @ coefficients + intercept)
         found = np.isfinite(score)
@@ -291,8 +298,7 @@ def main() -> None:
     parts = [
         "# Enhancer-gene links\n\n`python benchmarks/links.py --data DIR --out benchmarks/logs`\n",
         f"## 10,356 pairs tested by CRISPRi in K562, {tested.is_regulated.sum()} regulated\n\n" + text(table),
-        "## Calibration on held-out chromosomes\n\n"
-        + text(calibration(tested, scores["knowledge, folds by chromosome"])),
+        "## Calibration on held-out chromosomes\n\n" + text(calibration(tested, scores)),
         "## The two genes of ChromFound's paper, which reports AUROC .77 and .61\n\n" + text(two_genes(tested, scores)),
         "## The signal of other cells\n\n" + text(other_cells(tested)),
         "## The same sample in other pieces\n\n" + text(other_pieces(tested)),

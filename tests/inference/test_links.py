@@ -31,8 +31,9 @@ def test_the_card_has_intervals_and_held_out_scores() -> None:
     assert [row["feature"] for row in record["features"]] == list(FEATURES)
     for row in record["features"]:
         assert row["interval"][0] <= row["coefficient"] <= row["interval"][1]
-    assert record["by_chromosome_folds"]["auprc"] >= 0.58
-    assert record["by_chromosome_folds"]["auroc"] >= 0.935
+    for signal, auprc in (("called peaks", 0.63), ("reads", 0.70)):
+        assert record["by_chromosome_folds"][signal]["auprc"] > auprc
+        assert record["by_chromosome_folds"][signal]["auroc"] > 0.935
     assert "MIT" in content["about"]["source"]
 
 
@@ -72,8 +73,9 @@ def test_held_out_chromosomes(tested) -> None:
     """What the issue asks: AUPRC and AUROC by folds, better than distance in every bin of distance, and calibrated."""
     fit_links, pairs = tested
     y, chrom = pairs.is_regulated, pairs.pairs["chrom"]
-    score = fit_links.by_folds(pairs.features, y, chrom)
-    assert average_precision_score(y, score) > 0.65
+    score, of_reads = fit_links.by_folds(pairs.seen, y, chrom, of=[pairs.features, pairs.measured])
+    assert average_precision_score(y, score) > 0.63
+    assert average_precision_score(y, of_reads) > 0.70
     assert roc_auc_score(y, score) > 0.935
     kb = pairs.pairs["distanceToTSS"].to_numpy() / 1e3
     for low, high in ((0, 10), (10, 50), (50, 100), (100, 500), (500, 5000)):
@@ -88,7 +90,8 @@ def test_held_out_chromosomes(tested) -> None:
 def test_the_file_is_that_of_the_script(tested) -> None:
     fit_links, pairs = tested
     model = links.load_link_models()["knowledge"]
-    mean, scale, coefficients, intercept = fit_links.fit(pairs.features, pairs.is_regulated)
+    n = len(pairs.seen)
+    mean, scale, coefficients, intercept = fit_links.fit(np.concatenate(pairs.seen), np.tile(pairs.is_regulated, n))
     assert model.mean == pytest.approx(mean, abs=2e-4)
     assert model.scale == pytest.approx(scale, abs=2e-4)
     assert model.coefficients == pytest.approx(coefficients, abs=2e-3)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..genome import load_region_table
 from ..genome.elements import load_element_table
 from ..genome.line import along_genome
 from ..genome.promoters import load_promoters
@@ -46,6 +45,9 @@ _BACKGROUND = 0.05
 _MIN_STRENGTH = 0.2
 # Bases on either side of an OCR in which its neighbours count; between 5 and 20 kb the width makes no difference.
 _NEARBY = 10_000
+# Distance from the strongest bin, as a fraction of the open ones, below which the rank no longer counts; from .01 to .1 it makes no
+# difference.
+_TOP = 0.03
 _BLOCK = 200_000  # pairs whose vectors are compared at a time; it bounds memory
 
 FEATURES = (
@@ -56,7 +58,6 @@ FEATURES = (
     "n_open_everywhere",
     "log_gene_share",
     "type_similarity",
-    "biosample_correlation",
 )
 """Names of the features, in the order of the columns of `features_of`."""
 
@@ -83,8 +84,8 @@ class Pairs(NamedTuple):
     first
         First of the rows of `known` that belong to each pair; there is a row for each bin of its OCR, (n_pairs,).
     known
-        Features that are the same in every group, a row for each pair and bin, (n_rows, 4): ``n_open_everywhere``, ``log_gene_share``,
-        ``type_similarity``, ``biosample_correlation``.
+        Features that are the same in every group, a row for each pair and bin, (n_rows, 3): ``n_open_everywhere``, ``log_gene_share``,
+        ``type_similarity``.
     """
 
     bins: Bins
@@ -146,7 +147,6 @@ def describe_pairs(
         n_open_everywhere      log(1 + bins between j and t that are open in more than 85 % of the biosamples)
         log_gene_share         log(c(j, t) (b_t + .05) / (.05 + sum over genes u within 5 Mb of c(j, u) (b_u + .05)))
         type_similarity        cosine of the cell types in which j and the promoter are active (`scfound_atac.genome.elements`)
-        biosample_correlation  correlation of the openness of j and of the promoter over the biosamples of the region table
     """
     ocr, start, distance = pairs
     bins = bins_of(ocrs)
@@ -162,7 +162,7 @@ def describe_pairs(
     bin_, of_pair = bins.bin[row], start[pair]
     place, target = bins.middle[bin_], tss[of_pair]
     d = np.abs(place - target)
-    known = np.empty((len(row), 4), dtype=np.float32)
+    known = np.empty((len(row), 3), dtype=np.float32)
     # 3. Bins that are open everywhere, between both.
     count = np.append(0, np.cumsum(bins.breadth > _OPEN_EVERYWHERE))
     left = np.searchsorted(bins.middle, np.minimum(place, target) + _MARGIN)
@@ -171,9 +171,8 @@ def describe_pairs(
     # 4. The gene's fraction of the contacts of the bin.
     own = contact(d) * (_max_of(bins.breadth, promoters) + _MIN_BREADTH)[of_pair]
     known[:, 1] = np.log(own / (np.maximum(competition[row], own) + _BACKGROUND))
-    # 5. Similarity of bin and promoter, by the cell types in which they are active and over the biosamples.
-    known[:, 2] = _type_similarity(bins, ocrs, tss, bin_, of_pair)
-    known[:, 3] = _biosample_correlation(bins, promoters, bin_, of_pair)
+    # 5. Similarity of bin and promoter, by the cell types in which they are active.
+    known[:, 2] = _type_similarity(bins, tss, bin_, of_pair)
     return Pairs(
         bins,
         middles(ocrs),
@@ -188,13 +187,20 @@ def describe_pairs(
     )
 
 
+def log_rank(signal: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Feature of the signal of OCRs: minus the logarithm of the distance of its rank from the top, which is near linear in log reads."""
+    return -np.log(1 - signal + _TOP)
+
+
 def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Features of pairs in a group of cells, and their ABC share.
 
     An OCR is described by its lead bin, that with the strongest signal in the group, so that a wide tile counts as the peak in it. The ABC
-    share of an OCR is that of all its bins::
+    share of an OCR is that of all its bins; r is the signal of a bin in the group, from 0 to 1::
 
-        abc = sum over bins j of the OCR of r_j c(j, t) / sum over all bins k within 5 Mb of r_k c(k, t),    r: signal in the group
+        signal         -log(1.03 - r of the lead bin)
+        signal_nearby  log(1 + sum of r over the bins within 10 kb)
+        abc = sum over bins j of the OCR of r_j c(j, t) / sum over all bins k within 5 Mb of r_k c(k, t)
 
     Parameters
     ----------
@@ -205,7 +211,7 @@ def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.f
 
     Returns
     -------
-    Columns `FEATURES`, (n_pairs, 8), and the shares, (n_pairs,).
+    Columns `FEATURES`, (n_pairs, 7), and the shares, (n_pairs,).
     """
     bins, ocr, start = pairs.bins, pairs.ocr, pairs.start
     # 1. The signal of the group, and the bin that stands for each OCR.
@@ -231,7 +237,7 @@ def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.f
     # 4. All features.
     features = np.column_stack(
         [
-            signal[lead[ocr]],
+            log_rank(signal[lead])[ocr],
             nearby[ocr],
             bins.breadth[lead[ocr]],
             pairs.promoter_strength[start],
@@ -282,7 +288,6 @@ def _max_of(values: NDArray[np.float32], ranges: NDArray[np.int64]) -> NDArray[n
 
 def _type_similarity(
     bins: Bins,
-    ocrs: pd.DataFrame,
     tss: NDArray[np.int64],
     bin_: NDArray[np.int64],
     start: NDArray[np.int64],
@@ -310,32 +315,3 @@ def _type_similarity(
         both = of_bins[of_row[block]].multiply(of_promoters[start[block]])
         similarity[block] = np.asarray(both.sum(axis=1)).ravel()
     return similarity
-
-
-def _biosample_correlation(
-    bins: Bins, promoters: NDArray[np.int64], bin_: NDArray[np.int64], start: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Correlation over the biosamples of the profiles that the factors of a bin and of a promoter span, (n_rows,)."""
-    table = load_region_table()
-    # The profile of factors f is loadings @ f; with the centred loadings C its correlation with that of g is the cosine of R f and R g
-    # where R.T @ R = C.T @ C.
-    centred = table.loadings - table.loadings.mean(axis=0)
-    root = np.linalg.cholesky(centred.T @ centred + 1e-6 * np.eye(table.n_factors)).T
-    scale = (table.step[:, None] * root.T).astype(np.float32)  # (n_factors, n_factors)
-
-    def unit(factors: NDArray[np.float32]) -> NDArray[np.float32]:
-        profile = factors @ scale
-        return profile / np.maximum(np.linalg.norm(profile, axis=1, keepdims=True), 1e-6)
-
-    used, of_row = np.unique(bin_, return_inverse=True)
-    known = np.where(bins.row[used, None] >= 0, table.quantised[:, bins.row[used]].T, 0).astype(np.float32)
-    of_bins = unit(known)
-    promoter, of_promoter = _ranges(promoters[0], promoters[1])
-    of_promoter = bins.row[of_promoter]
-    total = np.zeros((promoters.shape[1], table.n_factors), dtype=np.float32)
-    np.add.at(total, promoter[of_promoter >= 0], table.quantised[:, of_promoter[of_promoter >= 0]].T.astype(np.float32))
-    of_promoters = unit(total)
-    found = np.empty(len(bin_), dtype=np.float32)
-    for block in _blocks(len(bin_), _BLOCK):
-        found[block] = np.einsum("ij,ij->i", of_bins[of_row[block]], of_promoters[start[block]])
-    return found

@@ -68,10 +68,10 @@ def link_enhancers(
     Every OCR whose middle lies within `window` bases of the start of transcription of a gene gets a score and, by the methods that were
     compared with experiments, a probability. The default needs neither expression nor training.
 
-    - ``"knowledge"``: the probability that silencing the OCR lowers the expression of the gene. A logistic model of eight features: the
+    - ``"knowledge"``: the probability that silencing the OCR lowers the expression of the gene. A logistic model of seven features: the
       signal of the OCR in the group and that of its neighbours, how many tissues it is open in, how strongly the promoter is open in
       tissues, the gene's fraction of the contacts of the OCR, regions between both that are open everywhere, and whether OCR and promoter
-      are active in the same cell types and tissues. It was fitted to 10,356 pairs that were tested by CRISPRi in K562 cells. Only
+      are active in the same cell types. It was fitted to 10,356 pairs that were tested by CRISPRi in K562 cells. Only
       expressed genes were tested, so the probability of a gene that the cells do not express is that which it would have if they did.
     - ``"abc"``: the fraction that the OCR has of the activity times contact of all open regions within 5 Mb of the gene, with
       accessibility as activity and a power of the distance as contact (Fulco et al. 2019; Nasser et al. 2021).
