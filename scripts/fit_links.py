@@ -43,8 +43,8 @@ K562 = "ENCODE|wgEncodeAwgDnaseUwdukeK562UniPk"
 # Inverse of the penalty. Between .1 and 10 it makes no difference to the scores by folds.
 _C = 0.3
 _N_BOOTSTRAP = 500
-# How often a pair counts with its signal by reads, for once with that by called peaks. AUPRC by folds with called peaks, with reads: 1 .665,
-# .706; 3 .644, .715; 10 .613, .720. And an OCR that is closed in a group has 7, 14 or 30 times smaller odds than the strongest one.
+# How often a pair counts with its signal by reads, for once with that by called peaks. AUPRC by folds, with called peaks and with reads:
+# 1 .665, .706; 3 .644, .715; 10 .613, .720. And an OCR that is closed in a group has 7, 14 or 30 times smaller odds than the strongest one.
 _TIMES_READS = 3
 _N_FOLDS = 10
 
