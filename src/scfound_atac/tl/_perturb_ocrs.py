@@ -59,7 +59,7 @@ def perturb_ocrs(
     for an experiment and does not replace it. A predictor that does not predict a gene on held-out cells (``predictor.gene_report``) says
     nothing about its OCRs either. Train it with ``local=250_000`` or so, which gives the OCRs around each gene weights of their own: in
     simulated cells with 20,000 OCRs of which one drives a gene, this OCR was first among its 200 neighbours for 18 of 20 genes, and for
-    11 of 20 without. Changes come out smaller than they are, because the weights are penalised.
+    6 of 20 without (``benchmarks/logs/planted_links.txt``). Changes come out smaller than they are, because the weights are penalised.
 
     The factor applies to the value that the network reads: after scaling to the total of the cell and ``log(1 + x)``, if the network has
     these steps. All other values of the cell stay as they are. An OCR that is closed in a cell has the value 0 there, which no factor
