@@ -20,14 +20,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
-from sklearn.model_selection import GroupKFold
 
 import scfound_atac as sfa
 from scfound_atac.genome import get_ocrs, overlaps
-from scfound_atac.inference.link_features import FEATURES, contact, describe_pairs, features_of, middles
+from scfound_atac.inference.link_features import FEATURES, contact
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from fit_links import K562, Tested, by_folds, elements_and_bins, fit, read_tested
+from fit_links import K562, Tested, by_folds, fit, pair_features, read_tested
 
 BINS = ((0, 10), (10, 50), (50, 100), (100, 500), (500, 5000))  # kb
 GENES = ("COPZ1", "HNRNPA1")  # those of ChromFound's paper
@@ -100,7 +99,8 @@ def main_table(tested: Tested) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     for name in FEATURES:
         kept = [i for i, other in enumerate(FEATURES) if other != name]
         some = [x[:, kept] for x in tested.seen]
-        left_out[f"knowledge without {name}"] = by_folds(some, y, chrom)[0]
+        reads = tested.measured[:, kept]
+        left_out[f"the last without {name}"] = by_folds(some, y, chrom, of=[reads])[0]
     rows = [row(name, tested, score) for name, score in (scores | left_out).items()]
     return pd.DataFrame(rows), scores
 
@@ -126,12 +126,12 @@ def other_cells(tested: Tested) -> pd.DataFrame:
     bins = biosamples.var[["chrom", "start", "end"]].astype({"chrom": str}).reset_index(drop=True)
     others = np.random.default_rng(0).choice(np.flatnonzero(biosamples.obs_names != K562), 10, replace=False)
     y, rows = tested.is_regulated, []
+    n_alone = len(tested.ocrs) - len(bins)
     for number in others:
         ranks = np.asarray(biosamples.X[number].todense(), dtype=float).ravel()
-        _, values = elements_and_bins(tested.pairs, bins, ranks)
-        other = read_tested(Path(ARGS.data), tested.ocrs, values)
-        score = held_out_scores(tested, other.features)
-        rows.append([f(y, x) for x in (score, other.abc) for f in (roc_auc_score, average_precision_score)])
+        features, abc, _ = pair_features(tested.pairs, tested.tss, tested.ocrs, np.append(ranks, np.zeros(n_alone)))
+        score = held_out_scores(tested, features)
+        rows.append([f(y, x) for x in (score, abc) for f in (roc_auc_score, average_precision_score)])
     names = ["knowledge AUROC", "knowledge AUPRC", "abc AUROC", "abc AUPRC"]
     found = pd.DataFrame(rows, columns=names)
     own = held_out_scores(tested, tested.features)
@@ -176,16 +176,16 @@ def few_counts(tested: Tested) -> pd.DataFrame:
     for n in (3e3, 3e4, 3e5, 3e6, 3e7):
         for seed in range(SEEDS):
             counts = np.random.default_rng(seed).poisson(rate * n).astype(float)
-            other = read_tested(Path(ARGS.data), tested.ocrs, counts)
-            score = held_out_scores(tested, other.features)
+            features, abc, _ = pair_features(tested.pairs, tested.tss, tested.ocrs, counts)
+            score = held_out_scores(tested, features)
             y = tested.is_regulated
             rows.append(
                 {
                     "counts": f"{n:.0e}",
                     "knowledge AUROC": roc_auc_score(y, score),
                     "knowledge AUPRC": average_precision_score(y, score),
-                    "abc AUROC": roc_auc_score(y, other.abc),
-                    "abc AUPRC": average_precision_score(y, other.abc),
+                    "abc AUROC": roc_auc_score(y, abc),
+                    "abc AUPRC": average_precision_score(y, abc),
                 }
             )
     found = pd.DataFrame(rows).groupby("counts", sort=False).agg(["mean", "std"])
@@ -199,21 +199,11 @@ def single_cells(tested: Tested) -> pd.DataFrame:
     ocrs = get_ocrs(cells.var).reset_index(drop=True)
     sums = np.asarray(cells.X.sum(axis=0)).ravel().astype(float)
     on22 = (tested.pairs["chrom"] == "chr22").to_numpy()
-    elements = tested.pairs[["chrom", "start", "end"]][on22].drop_duplicates().reset_index(drop=True)
-    shared = overlaps(elements, ocrs)
-    values = np.bincount(shared["a"], weights=sums[shared["b"]], minlength=len(elements))
-    is_other = np.ones(len(ocrs), dtype=bool)
-    is_other[shared["b"]] = False
-    all_ocrs = pd.concat([elements, ocrs[is_other]], ignore_index=True)
-    number = pd.Series(np.arange(len(elements)), index=pd.MultiIndex.from_frame(elements))
-    ocr = number.reindex(pd.MultiIndex.from_frame(tested.pairs[["chrom", "start", "end"]][on22])).to_numpy()
-    tss, gene = np.unique(tested.tss[on22], return_inverse=True)
-    order = np.lexsort((ocr, gene))
-    distance = np.abs(middles(all_ocrs)[ocr] - tss[gene])
-    features = np.empty((on22.sum(), len(FEATURES)), dtype=np.float32)
-    abc = np.empty(on22.sum(), dtype=np.float32)
-    described = describe_pairs(all_ocrs, tss, (ocr[order], gene[order], distance[order]))
-    features[order], abc[order] = features_of(described, np.append(values, sums[is_other]))
+    pairs = tested.pairs[on22].reset_index(drop=True)
+    elements = pairs[["chrom", "start", "end"]].drop_duplicates().reset_index(drop=True)
+    is_alone = np.bincount(overlaps(elements, ocrs)["a"], minlength=len(elements)) == 0
+    all_ocrs = pd.concat([ocrs, elements[is_alone]], ignore_index=True)
+    features, abc, _ = pair_features(pairs, tested.tss[on22], all_ocrs, np.append(sums, np.zeros(is_alone.sum())))
     y = tested.is_regulated
     seen = [x[~on22] for x in tested.seen]
     mean, scale, coefficients, intercept = fit(np.concatenate(seen), np.tile(y[~on22], len(seen)))
@@ -254,38 +244,34 @@ def tiles(bins: pd.DataFrame, values: np.ndarray, width: int) -> tuple[pd.DataFr
 
 
 def other_pieces(tested: Tested) -> pd.DataFrame:
-    """The links of the same sample from peaks, bins and tiles; an element has the score of the best OCR that it overlaps."""
+    """The links of the same sample from other pieces than bins; an element has the score of the best OCR that it overlaps."""
     biosamples = ad.read_h5ad(Path(ARGS.data) / "biosamples.h5ad")
     ranks = np.asarray(biosamples[K562].X.todense(), dtype=float).ravel()
     bins = biosamples.var[["chrom", "start", "end"]].astype({"chrom": str}).reset_index(drop=True)
     y = tested.is_regulated
     reference = held_out_scores(tested, tested.features)
     rows = []
-    pieces = {"500-bp bins": (bins, ranks), "peaks": called_peaks(bins, ranks), "5-kb tiles": tiles(bins, ranks, 5000)}
+    elements = tested.pairs[["chrom", "start", "end"]].drop_duplicates().reset_index(drop=True)
+    best = np.zeros(len(elements))
+    shared = overlaps(elements, bins)
+    np.maximum.at(best, shared["a"].to_numpy(), ranks[shared["b"]])
+    pieces = {
+        "peaks": called_peaks(bins, ranks),
+        "5-kb tiles": tiles(bins, ranks, 5000),
+        "tested elements alone, rank of their best bin": (elements, best),
+    }
     for name, (ocrs, values) in pieces.items():
-        shared = overlaps(tested.pairs[["chrom", "start", "end"]], ocrs)
-        pair, ocr = shared["a"].to_numpy(), shared["b"].to_numpy()
-        tss, gene = np.unique(tested.tss, return_inverse=True)
-        order = np.lexsort((ocr, gene[pair]))
-        pair, ocr = pair[order], ocr[order]
-        distance = np.abs(middles(ocrs)[ocr] - tested.tss[pair])
-        features, _ = features_of(describe_pairs(ocrs, tss, (ocr, gene[pair], distance)), values)
-        score = np.full(len(y), -np.inf)
-        for train, test in GroupKFold(10).split(tested.features, y, tested.pairs["chrom"]):
-            seen = [x[train] for x in tested.seen]
-            mean, scale, coefficients, intercept = fit(np.concatenate(seen), np.tile(y[train], len(seen)))
-            here = np.isin(pair, test)
-            np.maximum.at(score, pair[here], (features[here] - mean) / scale @ coefficients + intercept)
-        found = np.isfinite(score)
+        features, _, found = pair_features(tested.pairs, tested.tss, ocrs, values)
+        score = held_out_scores(tested, features)
         rows.append(
             {
                 "OCRs": f"{name} ({len(ocrs):,})",
                 "pairs in an OCR": float(found.mean()),
                 "AUROC": roc_auc_score(y[found], score[found]),
                 "AUPRC": average_precision_score(y[found], score[found]),
-                "AUROC of elements, same pairs": roc_auc_score(y[found], reference[found]),
-                "AUPRC of elements, same pairs": average_precision_score(y[found], reference[found]),
-                "Spearman with elements": float(spearmanr(score[found], reference[found])[0]),
+                "AUROC of bins, same pairs": roc_auc_score(y[found], reference[found]),
+                "AUPRC of bins, same pairs": average_precision_score(y[found], reference[found]),
+                "Spearman with bins": float(spearmanr(score[found], reference[found])[0]),
             }
         )
     return pd.DataFrame(rows)

@@ -2,10 +2,9 @@
 
 Source: ``crispri_k562_grch38.tsv.gz`` in the directory given by ``--data``, 10,356 pairs of an element and a gene that were tested by
 CRISPRi in K562 cells, 471 of them regulated (EngreitzLab/CRISPR_comparison, MIT; Nasser 2021, Gasperini 2019, Schraivogel 2020); and the
-K562 sample of ``biosamples.h5ad`` (ENCODE DNase-seq) as the group of cells. The tested elements are the OCRs, beside all bins that overlap
-none of them.
+K562 sample of ``biosamples.h5ad`` (ENCODE DNase-seq) as the group of cells. Its bins are the OCRs, beside the elements that overlap none.
 
-The model sees every pair four times: once with the rank of the element among the called peaks of that sample, and three times with its rank
+The model sees every pair seven times: once with the rank of the element among the called peaks of that sample, and six times with its rank
 by DNase reads, which the first file has. Peaks that are called or not are a coarse measurement, for which a fit gives the signal too little
 weight for cells whose reads are counted, and the other way round; most users count reads.
 
@@ -44,9 +43,11 @@ K562 = "ENCODE|wgEncodeAwgDnaseUwdukeK562UniPk"
 _C = 0.3
 _N_BOOTSTRAP = 500
 # How often a pair counts with its signal by reads, for once with that by called peaks. AUPRC by folds, with called peaks and with reads:
-# 1 .665, .706; 3 .644, .715; 10 .613, .720. And an OCR that is closed in a group has 7, 14 or 30 times smaller odds than the strongest one.
-_TIMES_READS = 3
+# 1 .671, .704; 6 .662, .713; 10 .657, .714. And an OCR that is closed in a group has 7, 20 or 26 times smaller odds than the strongest one.
+_TIMES_READS = 6
 _N_FOLDS = 10
+_PLACE = ["chrom", "start", "end"]
+_SIGNAL = FEATURES.index("signal")
 
 
 class Tested(NamedTuple):
@@ -56,31 +57,28 @@ class Tested(NamedTuple):
     ----------
     pairs
         The table of the source, (n_pairs, ...).
-    ocrs, values
-        Elements and all other bins, and the sum of the ranks of the bins of each.
-    ocr
-        Number of the OCR of each pair.
     tss
-        Place of the gene of each pair on the line.
+        Place of the gene of each pair on the line, (n_pairs,).
+    distance
+        Bases from there to the middle of the element, (n_pairs,).
+    ocrs, values
+        All bins, then the elements that overlap none; and the rank of each in the sample.
     features
         `FEATURES` of each pair, with the signal of the sample.
     measured
         The same with the rank of the element by DNase reads as signal.
     abc
         ABC share of each pair.
-    distance
-        Distance of each pair.
     """
 
     pairs: pd.DataFrame
+    tss: np.ndarray
+    distance: np.ndarray
     ocrs: pd.DataFrame
     values: np.ndarray
-    ocr: np.ndarray
-    tss: np.ndarray
     features: np.ndarray
     measured: np.ndarray
     abc: np.ndarray
-    distance: np.ndarray
 
     @property
     def seen(self) -> list[np.ndarray]:
@@ -99,45 +97,49 @@ def read_pairs(data: Path) -> pd.DataFrame:
     return pairs.rename(columns={"chromStart": "start", "chromEnd": "end"})
 
 
-def elements_and_bins(pairs: pd.DataFrame, bins: pd.DataFrame, ranks: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-    """Tested elements, in the order of their first pair, then all bins that overlap none; and the sum of ranks of each."""
-    elements = pairs[["chrom", "start", "end"]].drop_duplicates().reset_index(drop=True)
-    found = overlaps(elements, bins)
-    of_elements = np.bincount(found["a"], weights=ranks[found["b"]], minlength=len(elements))
-    is_other = np.ones(len(bins), dtype=bool)
-    is_other[found["b"]] = False
-    ocrs = pd.concat([elements, bins[is_other]], ignore_index=True)
-    return ocrs, np.append(of_elements, ranks[is_other])
-
-
-def read_tested(data: Path, ocrs: pd.DataFrame | None = None, values: np.ndarray | None = None) -> Tested:
-    """The tested pairs with their features; with other OCRs than elements and bins if `ocrs` and `values` are given.
-
-    The first OCRs are the elements in any case.
-    """
+def read_tested(data: Path) -> Tested:
+    """The tested pairs with their features."""
     pairs = read_pairs(data)
-    if ocrs is None or values is None:
-        biosamples = ad.read_h5ad(data / "biosamples.h5ad")
-        ranks = np.asarray(biosamples[K562].X.todense(), dtype=np.float64).ravel()
-        bins = biosamples.var[["chrom", "start", "end"]].astype({"chrom": str}).reset_index(drop=True)
-        ocrs, values = elements_and_bins(pairs, bins, ranks)
-    place = ["chrom", "start", "end"]
-    number = pd.Series(np.arange(len(ocrs)), index=pd.MultiIndex.from_frame(ocrs[place]))
-    number = number[~number.index.duplicated()]
-    ocr = number.reindex(pd.MultiIndex.from_frame(pairs[place])).to_numpy()
     genes = load_gene_table()
     tss_of = pd.Series(along_genome(genes["chrom"], transcription_starts(genes)), index=genes["name"])
-    names, gene = np.unique(pairs["measuredGeneSymbol"], return_inverse=True)
-    tss = tss_of[names].to_numpy()
-    order = np.lexsort((ocr, gene))
-    distance = np.abs(middles(ocrs)[ocr] - tss[gene])
-    features = np.empty((len(pairs), len(FEATURES)), dtype=np.float32)
-    abc = np.empty(len(pairs), dtype=np.float32)
-    described = describe_pairs(ocrs, tss, (ocr[order], gene[order], distance[order]))
-    features[order], abc[order] = features_of(described, values)
+    tss = tss_of[pairs["measuredGeneSymbol"]].to_numpy()
+    biosamples = ad.read_h5ad(data / "biosamples.h5ad")
+    ranks = np.asarray(biosamples[K562].X.todense(), dtype=np.float64).ravel()
+    bins = biosamples.var[_PLACE].astype({"chrom": str}).reset_index(drop=True)
+    elements = pairs[_PLACE].drop_duplicates().reset_index(drop=True)
+    is_alone = np.bincount(overlaps(elements, bins)["a"], minlength=len(elements)) == 0
+    ocrs = pd.concat([bins, elements[is_alone]], ignore_index=True)
+    values = np.append(ranks, np.zeros(is_alone.sum()))
+    features, abc, _ = pair_features(pairs, tss, ocrs, values)
     measured = features.copy()
-    measured[:, FEATURES.index("signal")] = log_rank(pairs["DHS.percentile"].to_numpy())
-    return Tested(pairs, ocrs, values, ocr, tss[gene], features, measured, abc, distance)
+    measured[:, _SIGNAL] = log_rank(pairs["DHS.percentile"].to_numpy())
+    distance = np.abs(middles(pairs) - tss)
+    return Tested(pairs, tss, distance, ocrs, values, features, measured, abc)
+
+
+def pair_features(
+    pairs: pd.DataFrame, tss: np.ndarray, ocrs: pd.DataFrame, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features and ABC share of pairs from any OCRs with values, and whether the element overlaps an OCR.
+
+    An element has the features of the overlapping OCR with the strongest signal, and the sum of the shares of all.
+    """
+    # 1. All OCRs of each element, with its gene.
+    shared = overlaps(pairs[_PLACE], ocrs)
+    pair, ocr = shared["a"].to_numpy(), shared["b"].to_numpy()
+    starts, gene = np.unique(tss, return_inverse=True)
+    order = np.lexsort((ocr, gene[pair]))
+    pair, ocr = pair[order], ocr[order]
+    middle = middles(ocrs)[ocr]
+    described = describe_pairs(ocrs, starts, (ocr, gene[pair], np.abs(middle - tss[pair])))
+    x, share = features_of(described, values)
+    # 2. The strongest of each element; of several the nearest to its middle.
+    off = np.abs(middle - middles(pairs)[pair])
+    order = np.lexsort((-off, x[:, _SIGNAL], pair))
+    features = np.zeros((len(pairs), len(FEATURES)), dtype=np.float32)
+    features[pair[order]] = x[order]  # the last one of each pair stays
+    found = np.bincount(pair, minlength=len(pairs)) > 0
+    return features, np.bincount(pair, weights=share, minlength=len(pairs)), found
 
 
 def fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

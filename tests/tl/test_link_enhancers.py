@@ -317,3 +317,39 @@ def test_get_links_says_what_is_missing(cells: ad.AnnData) -> None:
         sfa.get.links(cells, gene=5)
     sfa.get.links(cells).loc[0, "score"] = 100
     assert cells.uns["sfa_links"]["score"].max() < 100
+
+
+def test_peaks_bins_and_tiles_of_the_same_cells_have_nearly_the_same_links() -> None:
+    """The strongest bin of a tile or peak has the score of the tile or peak, as far as their order tells."""
+    rng = np.random.default_rng(0)
+    table = load_region_table()
+    here = np.flatnonzero((table.bins["chrom"] == "chr12") & table.bins["start"].between(5_000_000, 8_500_000))
+    bins = table.bins.iloc[here].reset_index(drop=True)
+    rate = table.strength[here] / 255 * rng.lognormal(0, 1, len(bins)) * (rng.random(len(bins)) < 0.4)
+    counts = rng.poisson(300 * rate + 0.5).astype(np.float32)  # a pseudobulk, with some background
+
+    def links(ocrs: pd.DataFrame, values: np.ndarray) -> pd.DataFrame:
+        ocrs = ocrs.set_axis([f"{c}:{s}-{e}" for c, s, e in ocrs[["chrom", "start", "end"]].itertuples(index=False)])
+        cells = ad.AnnData(sparse.csr_matrix(values[None, :].astype(np.float32)), var=ocrs)
+        sfa.tl.link_enhancers(cells, genes=GENES, window=400_000, genome="GRCh38")
+        return sfa.get.links(cells)
+
+    of_bins = links(bins, counts)
+    tile = bins["start"] // 5000
+    tiles = pd.DataFrame({"chrom": "chr12", "start": tile.unique() * 5000, "end": tile.unique() * 5000 + 5000})
+    joined = (counts > 20).cumsum()  # neighbouring bins up to the next high one, as a caller that merges generously
+    is_far = (bins["start"].diff() > 600).cumsum()
+    peak = pd.factorize(pd.Series(joined // 2).astype(str) + is_far.astype(str))[0]
+    peaks = bins.groupby(peak).agg({"chrom": "first", "start": "min", "end": "max"})
+    for pieces, values in (
+        (tiles, np.bincount(pd.factorize(tile)[0], weights=counts)),
+        (peaks, np.bincount(peak, weights=counts)),
+    ):
+        of_pieces = links(pieces, values)
+        best = []
+        for gene, start, end in of_pieces[["gene", "start", "end"]].itertuples(index=False):
+            inside = (of_bins["gene"] == gene) & (of_bins["start"] < end) & (of_bins["end"] > start)
+            best.append(of_bins["score"][inside].max())
+        compared = pd.DataFrame({"piece": of_pieces["score"], "bins": best}).dropna()
+        assert len(compared) > 100
+        assert compared.corr(method="spearman").iloc[0, 1] > 0.9
