@@ -152,7 +152,7 @@ def link_enhancers(
     >>> import scfound_atac as sfa
     >>> mdata = sfa.datasets.pbmc_multiome_sample()
     >>> sfa.tl.link_enhancers(mdata, groupby="cell_type", genes=["CCL4", "MS4A1"])
-    >>> links = sfa.get.links(mdata, gene="CCL4", group="NK cells")
+    >>> links = sfa.get.links(mdata, gene="CCL4", group="NK")
     >>> list(links.columns[:3])
     ['gene', 'gene_id', 'ocr']
     """
