@@ -32,8 +32,6 @@ ROOMS = ("bench", "datasets", "genome", "get", "hub", "model", "nn", "pl", "pp",
 LEFT_OUT = {
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
-    "sfa.tl.perturb_ocrs(mdata, predictor=predictor, ocrs=list(mdata['atac'].var_names[:20]), genes=['CCL4'])": "is written beside this",
-    "sfa.pl.perturbation(mdata, 'CCL4')": "needs the table of tl.perturb_ocrs",
 }
 # On fewer cells: they compare methods at several depths, or train a network.
 FEW_CELLS = {
