@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy.optimize import curve_fit
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -132,7 +134,7 @@ def pair_features(
     pair, ocr = pair[order], ocr[order]
     middle = middles(ocrs)[ocr]
     described = describe_pairs(ocrs, starts, (ocr, gene[pair], np.abs(middle - tss[pair])))
-    x, share = features_of(described, values)
+    x, share, _ = features_of(described, values)
     # 2. The strongest of each element; of several the nearest to its middle.
     off = np.abs(middle - middles(pairs)[pair])
     order = np.lexsort((-off, x[:, _SIGNAL], pair))
@@ -204,6 +206,24 @@ def _described(
     }
 
 
+def _expressed(tested: Tested) -> dict[str, float]:
+    """How the fraction of protein-coding genes that were tested rises with the signal of their promoter."""
+    genes = load_gene_table()
+    genes = genes[genes["type"] == "protein_coding"]
+    tss = np.sort(along_genome(genes["chrom"], transcription_starts(genes)))
+    nothing = np.zeros(0, dtype=np.int64)
+    described = describe_pairs(tested.ocrs, tss, (nothing, nothing, nothing))
+    x = log_rank(np.nan_to_num(features_of(described, tested.values).promoter))
+    is_tested = np.isin(tss, tested.tss).astype(float)
+    strongest = log_rank(np.ones(1))
+
+    def fraction(x: np.ndarray, top: float, rate: float, middle: float) -> np.ndarray:
+        return top * expit(rate * (x - middle)) / expit(rate * (strongest - middle))
+
+    (_, rate, middle), _ = curve_fit(fraction, x, is_tested, p0=(0.2, 3, 1.5))
+    return {"rate": round(float(rate), 3), "middle": round(float(middle), 3)}
+
+
 def main() -> None:
     """Read the command line, fit, write."""
     parser = argparse.ArgumentParser(description="Fit the probability that an OCR regulates a gene.")
@@ -229,6 +249,7 @@ def main() -> None:
             "accessibility": "ENCODE DNase-seq of K562: ranks of 500-bp bins in called peaks, and ranks of the elements by reads",
             "intervals": f"95 %, {_N_BOOTSTRAP} draws of chromosomes with replacement",
         },
+        "expressed": _expressed(tested),
         "models": {method: _described(names, xs, scored, y, chrom) for method, (names, xs, scored) in inputs.items()},
     }
     args.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -53,7 +53,7 @@ def test_pairs_are_all_within_the_window(ocrs: pd.DataFrame, genes: pd.DataFrame
 
 
 def test_features_by_hand(ocrs: pd.DataFrame, genes: pd.DataFrame, described, values: np.ndarray) -> None:
-    features, abc = features_of(described, values)
+    features, abc, promoter = features_of(described, values)
     found = pd.DataFrame(features, columns=FEATURES)
     table, bins = load_region_table(), load_region_table().bins
     here = (bins["chrom"] == "chr12").to_numpy()
@@ -65,13 +65,18 @@ def test_features_by_hand(ocrs: pd.DataFrame, genes: pd.DataFrame, described, va
     everyone = all_genes[all_genes["chrom"] == "chr12"]
     starts = np.where(everyone["strand"] == "+", everyone["start"], everyone["end"] - 1)
 
-    def promoter(tss: int) -> np.ndarray:
+    def promoter_bins(tss: int) -> np.ndarray:
         return here & (bins["end"] > tss - 500).to_numpy() & (bins["start"] < tss + 501).to_numpy()
 
     def best(x: np.ndarray, where: np.ndarray) -> float:
         return float(x[where].max()) if where.any() else 0.0
 
-    breadths = np.array([best(breadth, promoter(x)) for x in starts]) + 0.05
+    measured = np.diff(described.bins.spread.indptr) > 0
+    measured = measured[np.searchsorted(described.bins.middle, along_genome(bins["chrom"], middle))]
+    for k, tss in enumerate(genes["tss"]):
+        expected = best(signal, promoter_bins(tss)) if measured[promoter_bins(tss)].any() else np.nan
+        assert promoter[k] == pytest.approx(expected, nan_ok=True)
+    breadths = np.array([best(breadth, promoter_bins(x)) for x in starts]) + 0.05
     for row in np.random.default_rng(1).choice(len(found), 25, replace=False):
         ocr, tss = ocrs.iloc[described.ocr[row]], int(genes["tss"][described.start[row]])
         bin_ = int(np.flatnonzero(here & (bins["start"] == ocr["start"]).to_numpy())[0])
@@ -80,12 +85,12 @@ def test_features_by_hand(ocrs: pd.DataFrame, genes: pd.DataFrame, described, va
         near = here & (np.abs(middle - middle[bin_]) <= 10_000)
         assert found["signal_nearby"][row] == pytest.approx(np.log1p(signal[near].sum()), rel=1e-4)
         assert found["breadth"][row] == pytest.approx(breadth[bin_], rel=1e-5)
-        assert found["promoter_strength"][row] == pytest.approx(max(best(strength, promoter(tss)), 0.2), rel=1e-5)
+        assert found["promoter_strength"][row] == pytest.approx(max(best(strength, promoter_bins(tss)), 0.2), rel=1e-5)
         low, high = sorted((middle[bin_], tss))
         between = here & (middle >= low + 600) & (middle < high - 600) & (breadth > 0.85)
         assert found["n_open_everywhere"][row] == pytest.approx(np.log1p(between.sum()), abs=1e-5)
         away = np.abs(starts - middle[bin_])
-        own = contact(np.array([d]))[0] * (best(breadth, promoter(tss)) + 0.05)
+        own = contact(np.array([d]))[0] * (best(breadth, promoter_bins(tss)) + 0.05)
         total = (contact(away) * breadths)[away <= 5_000_000].sum()
         assert found["log_gene_share"][row] == pytest.approx(np.log(own / (0.05 + total)), rel=1e-4)
         elements = load_element_table()
@@ -103,7 +108,7 @@ def test_features_by_hand(ocrs: pd.DataFrame, genes: pd.DataFrame, described, va
 def test_shares_of_a_gene_add_up_to_one(ocrs: pd.DataFrame, genes: pd.DataFrame, values: np.ndarray) -> None:
     tss = along_genome(genes["chrom"], genes["tss"])
     described = describe_pairs(ocrs, tss, pairs_within(ocrs, tss, 5_000_000))
-    _, abc = features_of(described, values)
+    _, abc, _ = features_of(described, values)
     assert np.bincount(described.start, weights=abc) == pytest.approx(np.ones(len(tss)), abs=1e-4)
 
 
@@ -112,11 +117,11 @@ def test_order_of_ocrs_does_not_matter(ocrs: pd.DataFrame, genes: pd.DataFrame, 
     tss = along_genome(genes["chrom"], genes["tss"])
     other = ocrs.iloc[order].reset_index(drop=True)
     again = describe_pairs(other, tss, pairs_within(other, tss, WINDOW))
-    first, _ = features_of(described, values)
-    second, _ = features_of(again, values[order])
+    first = features_of(described, values)
+    second = features_of(again, values[order])
     place = {(order[i], k): row for row, (i, k) in enumerate(zip(again.ocr, again.start, strict=True))}
     rows = [place[i, k] for i, k in zip(described.ocr, described.start, strict=True)]
-    assert np.array_equal(first, second[rows])
+    assert np.array_equal(first.features, second.features[rows])
 
 
 def test_an_ocr_without_bins_has_no_pair() -> None:
@@ -124,7 +129,8 @@ def test_an_ocr_without_bins_has_no_pair() -> None:
     tss = along_genome(["chr1"], [300])
     assert all(len(x) == 0 for x in pairs_within(ocrs, tss, 500_000))
     described = describe_pairs(ocrs, tss, pairs_within(ocrs, tss, 500_000))
-    features, abc = features_of(described, np.ones(2))
+    features, abc, promoter = features_of(described, np.ones(2))
+    assert np.isnan(promoter).all()
     assert features.shape == (0, len(FEATURES))
     assert len(abc) == 0
 

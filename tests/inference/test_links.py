@@ -99,3 +99,16 @@ def test_the_file_is_that_of_the_script(tested) -> None:
     assert logit(links.by_knowledge(pairs.features).probability.astype(float)) == pytest.approx(
         (pairs.features - mean) / scale @ coefficients + intercept, abs=0.02
     )
+
+
+def test_expression_rises_with_the_promoter() -> None:
+    found = links.load_expression_model().relative(np.array([0, 0.5, 0.8, 0.95, 1, np.nan]))
+    assert (np.diff(found[:5]) > 0).all()
+    assert found[0] < 0.1
+    assert found[4:].tolist() == pytest.approx([1, 1])
+
+
+def test_the_expression_model_is_that_of_the_script(tested) -> None:
+    fit_links, pairs = tested
+    model = links.load_expression_model()
+    assert fit_links._expressed(pairs) == pytest.approx({"rate": model.rate, "middle": model.middle}, abs=2e-3)

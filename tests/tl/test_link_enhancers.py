@@ -269,13 +269,34 @@ def test_bad_arguments(options: dict, error: type[Exception], message: str, cell
 def test_all_genes_keep_the_probable_links(cells: ad.AnnData) -> None:
     sfa.tl.link_enhancers(cells, min_probability=0)
     whole = sfa.get.links(cells)
-    sfa.tl.link_enhancers(cells)
+    sfa.tl.link_enhancers(cells, min_probability=0.1)
     kept = sfa.get.links(cells)
     pd.testing.assert_frame_equal(
         kept, whole[whole["probability"] >= 0.1].reset_index(drop=True), check_categorical=False
     )
     assert 0 < len(kept) < len(whole)
     assert len(sfa.get.links(cells, gene="MYC")) == 0
+
+
+def test_genes_with_a_closed_promoter_are_left_out_by_default(cells: ad.AnnData) -> None:
+    """Of all genes; a promoter that was not measured counts as open."""
+    tss = int(sfa.datasets.genes().set_index("name").loc["CD4", "start"])
+    is_promoter = ((cells.var["start"] < tss + 501) & (cells.var["end"] > tss - 500)).to_numpy()
+    counts = cells.X.toarray()
+    found = {}
+    for state, value in (("closed", 0), ("open", 100)):
+        counts[:, is_promoter] = value
+        cells.X = sparse.csr_matrix(counts)
+        sfa.tl.link_enhancers(cells)
+        found[state] = len(sfa.get.links(cells, gene="CD4"))
+        sfa.tl.link_enhancers(cells, min_probability=0.1)
+        assert len(sfa.get.links(cells, gene="CD4")) > 0
+    assert is_promoter.any()
+    assert found["closed"] == 0
+    assert found["open"] > 0
+    other = cells[:, ~is_promoter].copy()
+    sfa.tl.link_enhancers(other)
+    assert len(sfa.get.links(other, gene="CD4")) > 0
 
 
 def test_copy_and_files(cells: ad.AnnData, tmp_path) -> None:

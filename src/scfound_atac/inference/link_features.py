@@ -77,6 +77,8 @@ class Pairs(NamedTuple):
         Number of the OCR and of the TSS of each pair, by TSS and then by OCR, both (n_pairs,).
     distance
         Bases between the middle of the OCR and the TSS, (n_pairs,).
+    promoters
+        First and last + 1 bin of each promoter, (2, n_tss).
     promoter_strength
         Strength of the strongest bin of each promoter, at least .2, (n_tss,).
     first_bin
@@ -94,6 +96,7 @@ class Pairs(NamedTuple):
     ocr: NDArray[np.int64]
     start: NDArray[np.int64]
     distance: NDArray[np.int64]
+    promoters: NDArray[np.int64]
     promoter_strength: NDArray[np.float32]
     first_bin: NDArray[np.int64]
     first: NDArray[np.int64]
@@ -180,6 +183,7 @@ def describe_pairs(
         ocr,
         start,
         distance,
+        promoters,
         np.maximum(_max_of(bins.strength, promoters), np.float32(_MIN_STRENGTH)),
         first_bin,
         np.searchsorted(pair, np.arange(len(ocr))),
@@ -192,7 +196,25 @@ def log_rank(signal: NDArray[np.floating]) -> NDArray[np.floating]:
     return -np.log(1 - signal + _TOP)
 
 
-def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+class GroupFeatures(NamedTuple):
+    """What is seen of pairs in a group of cells.
+
+    Attributes
+    ----------
+    features
+        Columns `FEATURES`, (n_pairs, 7).
+    abc
+        ABC share, (n_pairs,).
+    promoter
+        Signal of the promoter of each TSS, from 0 to 1; NaN where no OCR lies, (n_tss,).
+    """
+
+    features: NDArray[np.float32]
+    abc: NDArray[np.float32]
+    promoter: NDArray[np.float32]
+
+
+def features_of(pairs: Pairs, values: NDArray[np.float64]) -> GroupFeatures:
     """Features of pairs in a group of cells, and their ABC share.
 
     An OCR is described by its lead bin, that with the strongest signal in the group, so that a wide tile counts as the peak in it. The ABC
@@ -208,10 +230,6 @@ def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.f
         Pairs, as from `describe_pairs`.
     values
         Sum of the values of each OCR over the cells of the group, (n_ocrs,).
-
-    Returns
-    -------
-    Columns `FEATURES`, (n_pairs, 7), and the shares, (n_pairs,).
     """
     bins, ocr, start = pairs.bins, pairs.ocr, pairs.start
     # 1. The signal of the group, and the bin that stands for each OCR.
@@ -244,7 +262,10 @@ def features_of(pairs: Pairs, values: NDArray[np.float64]) -> tuple[NDArray[np.f
             known,
         ]
     )
-    return features.astype(np.float32), abc
+    # 5. The promoters, as far as they were measured.
+    is_measured = _max_of((np.diff(bins.spread.indptr) > 0).astype(np.float32), pairs.promoters) > 0
+    promoter = np.where(is_measured, _max_of(signal, pairs.promoters), np.float32(np.nan))
+    return GroupFeatures(features.astype(np.float32), abc, promoter)
 
 
 def _ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ..model import RNAPredictor
 
 METHODS = ("knowledge", "correlation", "perturbation", "abc", "distance")
-# For all genes only links of at least this probability are kept by default: twice the mean over the pairs that were tested.
+# For all genes only links of at least this probability, times that of the gene's expression, are kept by default: twice the mean over the
+# pairs that were tested.
 _MIN_PROBABILITY = 0.1
 _TABLES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
 EVERYONE = "all"
@@ -102,8 +103,9 @@ def link_enhancers(
     predictor
         A trained `scfound_atac.model.RNAPredictor`, or the folder of one; only for ``method="perturbation"``, which needs it.
     min_probability
-        Leave out links of a lower probability. None keeps every link of genes that are named, and those of at least 0.1 of all genes,
-        because the table of all pairs is several times as large.
+        Leave out links of a lower probability. None keeps every link of genes that are named. Of all genes it keeps those of at least 0.1,
+        because the table of all pairs is several times as large, and with the default method also asks whether the gene is expressed: the
+        probability is multiplied by how often genes with such a promoter were expressed enough to be tested.
     n_cells
         Number of like cells that are put together before accessibility and expression are correlated. More than 1 saves time; on the cells
         that were tried it found no more links.
@@ -157,6 +159,7 @@ def link_enhancers(
     ['gene', 'gene_id', 'ocr']
     """
     from ..inference.link_features import describe_pairs, features_of, pairs_within
+    from ..inference.links import load_expression_model
 
     target = get_target(adata, modality, copy=copy)
     role = role_of(adata, modality)
@@ -195,21 +198,27 @@ def link_enhancers(
     pairs = nearest_starts(pairs_within(cells.ocrs, tss, window), promoters["gene"].to_numpy())
     _tell_what_is_left_out(cells.ocrs, promoters, pairs[1], role, window, is_chosen=genes is not None)
     described = describe_pairs(cells.ocrs, tss, pairs)
-    threshold = min_probability
-    if threshold is None and genes is None and method in ("knowledge", "abc", "distance"):
-        threshold = _MIN_PROBABILITY
+    by_default = min_probability is None and genes is None and method in ("knowledge", "abc", "distance")
+    threshold = _MIN_PROBABILITY if by_default else min_probability
+    if by_default:
         logger.info(
             "Links of all genes: those of a probability below %g are left out (min_probability=0 keeps all)", threshold
         )
     parts = []
     bar = tqdm(groups, unit="groups", desc="linking", disable=not settings.progress_bar or len(groups) < 2)
     for number, _ in enumerate(bar):
-        features, abc = features_of(described, sums[number])
+        features, abc, promoter = features_of(described, sums[number])
         if correlations is not None:
             scored = correlations(cells, described, codes == number)
         else:
             scored = _score(method, features, abc, described.distance)
-        parts.append(links_of_group(described, number, sums[number], abc, scored, threshold))
+        kept: NDArray[np.bool_] | slice = slice(None)
+        if threshold:
+            probability = scored.probability
+            if by_default and method == "knowledge":
+                probability = probability * load_expression_model().relative(promoter)[described.start]
+            kept = probability >= threshold
+        parts.append(links_of_group(described, number, sums[number], abc, scored, kept))
     table = as_table(parts, cells.ocrs, promoters, groups)
 
     params = {

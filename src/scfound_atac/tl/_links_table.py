@@ -34,10 +34,9 @@ def links_of_group(
     sums: NDArray[np.float64],
     abc: NDArray[np.float32],
     scored: Scored,
-    min_probability: float | None,
+    kept: NDArray[np.bool_] | slice,
 ) -> dict[str, NDArray[Any]]:
-    """Columns of the links of a group, of which those below the threshold are left out."""
-    kept = slice(None) if not min_probability else scored.probability >= min_probability
+    """Columns of those links of a group that are kept."""
     ocr = described.ocr[kept]
     accessibility = (_PER * sums / max(sums.sum(), 1e-12)).astype(np.float32)
     columns = {
