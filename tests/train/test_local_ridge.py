@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from scfound_atac.inference.local import near_genes
-from scfound_atac.train.local_ridge import _PENALTIES, _removed, _ridge, fit_local
+from scfound_atac.train.local_ridge import _PENALTIES, _equations, _removed, _ridge, fit_local
 
 
 @pytest.fixture
@@ -48,18 +48,19 @@ def test_ridge_is_least_squares_given_features():
     y = x[:, 2] - x[:, 5] + features @ rng.standard_normal(10) + 0.5 * rng.standard_normal(120)
     removed = _removed(features)
     np.testing.assert_allclose(removed.T @ removed, np.eye(11), atol=1e-10)
-    found = _ridge(sparse.csc_matrix(x), y, removed)
+    found, penalty = _ridge(_equations(sparse.csc_matrix(x), y, removed))
     project = np.eye(120) - removed @ removed.T
     px, py = project @ x, project @ y
     top = np.linalg.eigvalsh(px.T @ px)[-1]
     best = None
-    for penalty in _PENALTIES * top:
-        w = np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T @ py)
-        hat = px @ np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T)
+    for each in _PENALTIES * top:
+        w = np.linalg.solve(px.T @ px + each * np.eye(8), px.T @ py)
+        hat = px @ np.linalg.solve(px.T @ px + each * np.eye(8), px.T)
         gcv = np.sum((py - px @ w) ** 2) / (120 - 11 - np.trace(hat)) ** 2
         if best is None or gcv < best[0]:
-            best = gcv, w
+            best = gcv, w, each
     np.testing.assert_allclose(found, best[1], atol=1e-8)
+    assert penalty == pytest.approx(best[2])
     assert abs(found[2] - 1) < 0.2
     assert abs(found[5] + 1) < 0.2
 
@@ -75,7 +76,7 @@ def test_noise_and_cell_types_get_no_weight(ocrs):
     y[:, 1] += 3 * kind
     features = np.column_stack([kind - kind.mean(), rng.standard_normal((n, 5))]).astype(np.float32)
     features -= features.mean(axis=0)
-    view = fit_local(sparse.csr_matrix(counts), features, y, ocrs, GENES, np.array([0, 1, 2]), distance=60_000)
+    view, _ = fit_local(sparse.csr_matrix(counts), features, y, ocrs, GENES, np.array([0, 1, 2]), distance=60_000)
     weights = view.weights.toarray()
     assert np.abs(weights[:, 0]).argmax() == 20
     assert np.abs(np.delete(weights[:, 0], 20)).max() < 0.2 * weights[20, 0]
@@ -99,6 +100,6 @@ def test_few_cells(ocrs, n):
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(0.5, (n, 60)).astype(np.float32))
     features, y = (rng.standard_normal((n, k)).astype(np.float32) for k in (5, 3))
-    view = fit_local(counts, features, y, ocrs, GENES, np.arange(3), distance=60_000)
+    view, _ = fit_local(counts, features, y, ocrs, GENES, np.arange(3), distance=60_000)
     assert np.isfinite(view.weights.data).all()
     assert np.isfinite(view.mean).all()

@@ -21,6 +21,7 @@ from .._settings import settings
 from ..data import Cells
 from ..genome.line import along_genome
 from ._links_by_correlation import Correlations
+from ._links_by_perturbation import Perturbations
 from ._links_table import as_table, links_of_group, nearest_starts
 
 if TYPE_CHECKING:
@@ -168,7 +169,12 @@ def link_enhancers(
     _check_method(method, predictor, min_probability)
     refuse_lost(target, key_added, slot="uns", default=LINKS, role=role)
     promoters = _promoters(genes)
-    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values="any")
+    perturbations = None
+    if predictor is not None:
+        perturbations = Perturbations(predictor, promoters, seed=seed)
+        promoters = perturbations.promoters
+    values: Literal["counts", "any"] = "any" if perturbations is None else "counts"
+    cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values=values)
     codes, groups = _groups(cells, groupby)
     correlations = None
     if method == "correlation":
@@ -195,11 +201,14 @@ def link_enhancers(
         logger.info(
             "Links of all genes: those of a probability below %g are left out (min_probability=0 keeps all)", threshold
         )
+    changes = None if perturbations is None else perturbations(cells, described, codes, sums)  # of all groups at once
     parts = []
     bar = tqdm(groups, unit="groups", desc="linking", disable=not settings.progress_bar or len(groups) < 2)
     for number, _ in enumerate(bar):
         features, abc = features_of(described, sums[number])
-        if correlations is not None:
+        if changes is not None:
+            scored = changes[number]
+        elif correlations is not None:
             scored = correlations(cells, described, codes == number)
         else:
             scored = _score(method, features, abc, described.distance)
