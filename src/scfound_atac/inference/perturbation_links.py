@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Null OCRs without weights: every one is perturbed for all genes, so that there are fewer than for correlations, 10 strata of 100.
 _N_NULL, _MAX_STRATA = 100, 10
-# Strata of decoys, by accessibility alone: of the 100 decoys that a gene has at least, 30 are needed in each.
+# Strata of decoys, by accessibility alone. A gene has 300 decoys, and needs 30 in a stratum that is to stand for itself.
 _DECOY_STRATA = 3
 # OCRs that are perturbed at a time. Their neighbours on the genome have genes in common, and with more there are more genes for each.
 _OCRS_PER_BLOCK = 512
@@ -107,7 +107,8 @@ def perturbation_links(
     if weights is not None and len(ocr):
         has_weight = np.asarray(weights.astype(bool)[ocr, gene]).ravel()
     nulls = []
-    if not has_weight.all():
+    has_none = ~has_weight & (accessibility[ocr] > 0)
+    if has_none.any():
         plain = matched_null(
             accessibility,
             breadth,
@@ -117,7 +118,7 @@ def perturbation_links(
             usable=accessibility > 0,
             seed=seed,
         )
-        nulls.append(_Null(plain, np.flatnonzero(~has_weight), of_weights=False))
+        nulls.append(_Null(plain, np.flatnonzero(has_none), of_weights=False))
     if weights is not None and has_weight.any():
         decoys = _decoys(weights[:, tested], accessibility, ocrs, _at(genes, tested))
         nulls.append(_Null(decoys, np.flatnonzero(has_weight), of_weights=True))
@@ -174,7 +175,7 @@ def _of_pairs(
     ocrs: Places,
     n_groups: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Score and change per open cell of each pair, both (n_groups, n_pairs); 0 and NaN where the OCR is closed in all cells of the group."""
+    """Score and change per open cell of each pair, both (n_groups, n_pairs); 0 and NaN where the OCR is closed."""
     score = np.zeros((n_groups, len(ocr)), dtype=np.float32)
     size = np.full((n_groups, len(ocr)), np.nan, dtype=np.float32)
     candidates = np.unique(ocr[accessibility[ocr] > 0])
@@ -235,7 +236,7 @@ def _tell_genes_without_null(counted: NDArray, size: NDArray, column: NDArray[np
     is_lost = (np.isfinite(size) & np.isnan(counted)).any(axis=0)
     if is_lost.any():
         logger.warning(
-            "%d of %d genes have links without p: there are fewer than %d OCRs on other chromosomes to compare with",
+            "%d of %d genes have links without p: fewer than %d OCRs of other chromosomes that are open in the group can be compared",
             len(np.unique(column[is_lost])),
             len(np.unique(column)),
             MIN_NULL,

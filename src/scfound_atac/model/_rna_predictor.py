@@ -294,9 +294,7 @@ class RNAPredictor:
             )
             raise ValueError(msg)
         table, columns = table[columns >= 0], columns[columns >= 0]
-        local = fit_local(
-            cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local, seed=self.seed
-        )
+        local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local, seed=self.seed)
         n_ocrs = np.diff(local.alone.weights.indptr)
         logger.info(
             "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()

@@ -80,8 +80,10 @@ def link_enhancers(
     - ``"correlation"``: the correlation of accessibility and expression over groups of similar cells, compared with that of OCRs of other
       chromosomes that are as often open; for cells with both modalities. A correlation does not show which of several OCRs that open
       together is the cause.
-    - ``"perturbation"``: the mean change of the gene that a trained `predictor` expects when the OCR is closed (arXiv 2505.12638, section
-      A.4), compared with that of like OCRs of other chromosomes. It tells what the predictor has learned from correlations.
+    - ``"perturbation"``: the size of the mean change of the gene that a trained `predictor` expects when the OCR is closed (arXiv
+      2505.12638, section A.4), compared with that of OCRs of other chromosomes. It tells what the predictor has learned from correlations.
+      Train it with ``local=``, a distance in bases that reaches as far as the links that you look for: OCRs up to there get weights of
+      their own for the gene, and are compared with OCRs of other chromosomes that got weights in the same fit. @@WITHOUT@@
 
     Signals are compared as ranks on bins of the genome, so that called peaks, 500-bp bins and 5-kb tiles of the same cells give nearly the
     same links.
@@ -101,7 +103,8 @@ def link_enhancers(
     method
         One of those above.
     predictor
-        A trained `scfound_atac.model.RNAPredictor`, or the folder of one; only for ``method="perturbation"``, which needs it.
+        A trained `scfound_atac.model.RNAPredictor`, or the folder of one; only for ``method="perturbation"``, which needs it. Genes that it
+        was not trained on get no links. The cells need counts, but no expression.
     min_probability
         Leave out links of a lower probability. None keeps every link of genes that are named, and those of at least 0.1 of all genes,
         because the table of all pairs is several times as large.
@@ -136,7 +139,9 @@ def link_enhancers(
         ``chrom``, ``start``, ``end``; ``group`` (``"all"`` without `groupby`); ``distance`` in bases from the middle of the OCR to the
         start of transcription; ``accessibility``, counts of the OCR per 10,000 counts of the group; ``abc``, the ABC share; ``score``,
         larger for a stronger link (``"knowledge"``: log-odds); ``probability``, from CRISPRi, NaN for ``"correlation"`` and
-        ``"perturbation"``, which have ``p`` and ``q`` (Benjamini-Hochberg over all links of the group).
+        ``"perturbation"``, which have ``p`` and ``q`` (Benjamini-Hochberg over all links of the group). By ``"perturbation"`` the score
+        grows with the fraction of cells of the group in which the OCR is open, and ``p`` compares changes in cells in which it is open;
+        ``p`` is NaN for an OCR that is closed in the whole group.
     `adata.uns['sfa_links_params' | key_added + '_params']` : dict
         Arguments and package version.
 
@@ -144,6 +149,8 @@ def link_enhancers(
     ------
     KeyError
         If no gene is known, or a column, layer or modality does not exist.
+    RuntimeError
+        If the predictor is not trained.
     ValueError
         If coordinates are missing, unreadable or not on GRCh38, values are negative, NaN or infinite, a method lacks what it needs, or
         something else is stored as `key_added`. `adata` is unchanged then.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from .._anndata import NotFoundError, get_atac, role_of
 from .._logging import logger
@@ -13,6 +12,7 @@ from ..genome import chromosome_ids, load_region_table
 from ._links_table import columns_of_genes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 

@@ -53,9 +53,7 @@ class Perturbations:
         self.promoters = promoters[column >= 0].reset_index(drop=True)
         self.seed = seed
 
-    def __call__(
-        self, cells: Cells, pairs: Pairs, codes: NDArray[np.int64], sums: NDArray[np.float64]
-    ) -> list[Scored]:
+    def __call__(self, cells: Cells, pairs: Pairs, codes: NDArray[np.int64], sums: NDArray[np.float64]) -> list[Scored]:
         """Score the pairs in each group; `codes` (n_cells,) are the groups of cells, `sums` (n_groups, n_ocrs) their values."""
         from ..inference.links import Scored
         from ..inference.matched_null import Places

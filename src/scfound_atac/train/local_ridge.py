@@ -12,11 +12,11 @@ OCRs that are open in the cell types that express a gene would get the weight of
 part leaves: a head that was trained first could fit the training cells by heart, and nothing would be left.
 
 Whether a weight is more than noise cannot be seen from OCRs that have none. A second fit therefore gives weights to decoys too, OCRs of
-other chromosomes that are as often open: the same formula with X the values of OCRs and decoys, and with the best finite l of the OCRs
+other chromosomes that are open in as many cells: the same formula with X the values of OCRs and decoys, and the best finite l of the OCRs
 alone. If no OCR acts on the gene, OCRs and decoys differ in nothing, so that the weights of the decoys are the null distribution of the
-others (`scfound_atac.inference.perturbation_links`). All genes have this second fit: those that get a local part are those in which OCRs
-fitted well by chance or for a reason, and among simulated genes without a link their p was below 0.05 in 6.0 % of the pairs; among all in
-5.1 %.
+others (`scfound_atac.inference.perturbation_links`). All genes have this second fit, also those without a local part: OCRs that fit well
+by chance are how a gene gets one. In simulated cells without a link, 5.1 % of the pairs of all genes had a p below 0.05, and 6.0 % of
+those of genes with a local part.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ _PENALTIES = np.logspace(-3, 3, 25)
 _MAX_REMOVED, _REMOVED = 50, 0.25
 # Maximum number of OCRs of a gene, the most often open ones, which bounds the time of the eigendecomposition.
 _MAX_OCRS = 1_000
-# Decoys of a gene: as many as it has OCRs, but at least 100, so that genes with few OCRs have a null too, and at most 300, which bounds the
-# time. They are taken from OCRs that all genes share, so that few OCRs have to be perturbed for all genes together.
-_MIN_DECOYS, _MAX_DECOYS, _MAX_POOL = 100, 300, 2_000
+# Decoys of a gene, however many OCRs it has: with 200, one large weight among them hid 1 of 20 planted links, with 300 none. They are drawn
+# from OCRs that all genes share, so that few OCRs have to be perturbed for all genes together.
+_N_DECOYS, _MAX_POOL = 300, 2_000
+# With fewer OCRs on other chromosomes, decoys may be far away on the chromosome of the gene.
+_FEW_ELSEWHERE = 100
 
 
 class LocalFit(NamedTuple):
@@ -114,7 +116,7 @@ def fit_local(
         weights, penalty = _ridge(equations.of(len(own)))
         if weights is not None:
             fits[0][column] = own, weights
-        if penalty is not None and len(both) > len(own):
+        if penalty is not None:
             fits[1][column] = both, _solve(equations, penalty)
     alone, with_decoys = (_as_view(fit, places, target_sum, mean, n_genes) for fit in fits)
     return LocalFit(alone, with_decoys)
@@ -123,9 +125,7 @@ def fit_local(
 class _Decoys:
     """Draws the decoys of one gene after the other."""
 
-    def __init__(
-        self, ocrs: pd.DataFrame, n_open: NDArray[np.int64], genes: pd.DataFrame, far: int, seed: int
-    ) -> None:
+    def __init__(self, ocrs: pd.DataFrame, n_open: NDArray[np.int64], genes: pd.DataFrame, far: int, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.chromosome = chromosome_ids(ocrs["chrom"])
         self.middle = ((ocrs["start"] + ocrs["end"]) // 2).to_numpy()
@@ -137,13 +137,13 @@ class _Decoys:
         self.pool = pool[np.argsort(self.n_open[pool])]
 
     def draw(self, gene: int, own: NDArray[np.int64]) -> NDArray[np.int64]:
-        """OCRs that are open in as many cells as the OCRs `own`, each once; none if there are fewer than 30."""
+        """300 OCRs, or as many as there are, that are open in as many cells as the OCRs `own`; none if there are fewer than 30."""
         # 1. OCRs of other chromosomes; if they are few, those of the gene's own that are far away as well, as for other nulls.
         is_other = self.chromosome[self.pool] != self.of_gene[gene]
-        if is_other.sum() < _MIN_DECOYS:
+        if is_other.sum() < _FEW_ELSEWHERE:
             is_other |= np.abs(self.middle[self.pool] - self.tss[gene]) > self.far
         pool = self.pool[is_other]
-        n = min(int(np.clip(len(own), _MIN_DECOYS, _MAX_DECOYS)), len(pool))
+        n = min(_N_DECOYS, len(pool))
         if n < MIN_NULL:
             return np.empty(0, dtype=own.dtype)
         # 2. The numbers of cells that are wanted: of all own OCRs equally often, as far as n allows.
