@@ -14,6 +14,7 @@ from scipy import sparse
 
 import scfound_atac as sfa
 from scfound_atac.genome import load_region_table
+from scfound_atac.inference import perturbation_links
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 N_CANDIDATES = 200
@@ -133,6 +134,17 @@ def test_other_ocrs_and_closed_ones(mdata: md.MuData, predictor) -> None:
     assert found[["p", "q"]].isna().sum().tolist() == [1, 1]
     assert found.index[0] == expected.index[0]
     np.testing.assert_allclose(found["score"].iloc[:3], expected["score"].loc[found.index[:3]], rtol=0.05)
+
+
+def test_blocks_change_nothing(mdata: md.MuData, monkeypatch) -> None:
+    """Of OCRs that are perturbed at a time, and of genes whose changes by null OCRs are held in memory."""
+    predictor = train(mdata, 250_000)
+    expected = link(mdata.copy(), predictor, genes=None, groupby="cell_type")
+    assert expected["gene"].nunique() > 1
+    monkeypatch.setattr(perturbation_links, "_OCRS_PER_BLOCK", 50)
+    monkeypatch.setattr(perturbation_links, "_CHANGES", 1)
+    found = link(mdata.copy(), predictor, genes=None, groupby="cell_type")
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-2, atol=1e-5)
 
 
 def test_genes_that_the_predictor_does_not_know(mdata: md.MuData, predictor, caplog) -> None:

@@ -79,7 +79,7 @@ class RNAPredictor:
         own for the gene, by ridge regression given the other features of the cells, with a penalty that is chosen for each gene by
         generalised cross-validation; the head learns the rest. Without it (None), a prediction rests on a few dozen numbers per cell, which
         hardly tell one OCR from thousands of others: set it if you want to know what a single OCR does
-        (`scfound_atac.tl.perturb_ocrs`).
+        (`scfound_atac.tl.perturb_ocrs`), or which OCRs belong to a gene (`scfound_atac.tl.link_enhancers`).
     seed
         {seed}
 

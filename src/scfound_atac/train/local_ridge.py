@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csc_matrix, csr_matrix
 
     # OCRs and their weights, by the column of the gene.
-    _Weights = dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]
+    _Weights = dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 # Penalties as fractions of the largest eigenvalue.
 _PENALTIES = np.logspace(-3, 3, 25)
@@ -115,9 +115,9 @@ def fit_local(
         equations = _equations(values[:, both].astype(np.float64), expression[:, column].astype(np.float64), removed)
         weights, penalty = _ridge(equations.of(len(own)))
         if weights is not None:
-            fits[0][column] = own, weights
+            fits[0][column] = own, weights.astype(np.float32)
         if penalty is not None:
-            fits[1][column] = both, _solve(equations, penalty)
+            fits[1][column] = both, _solve(equations, penalty).astype(np.float32)
     alone, with_decoys = (_as_view(fit, places, target_sum, mean, n_genes) for fit in fits)
     return LocalFit(alone, with_decoys)
 
@@ -162,7 +162,7 @@ def _as_view(
     """The weights of all genes; `mean` is the mean value of each OCR, (L,)."""
     from scipy.sparse import csc_matrix
 
-    rows, columns, data = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0)
+    rows, columns, data = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, np.float32)
     centre = np.zeros(n_genes, dtype=np.float32)
     if fit:
         rows = np.concatenate([own for own, _ in fit.values()])
@@ -170,7 +170,7 @@ def _as_view(
         columns = np.repeat(list(fit), [len(own) for own, _ in fit.values()])
     for column, (own, weights) in fit.items():
         centre[column] = mean[own] @ weights
-    matrix = csc_matrix((data.astype(np.float32), (rows, columns)), shape=(len(ocrs), n_genes))
+    matrix = csc_matrix((data, (rows, columns)), shape=(len(ocrs), n_genes))
     return LocalView(ocrs, target_sum, matrix, centre)
 
 
