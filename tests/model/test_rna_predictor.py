@@ -376,6 +376,14 @@ def test_local_part(tmp_path):
     again = sfa.model.RNAPredictor.load(local.save(tmp_path / "model"))
     assert again.local == 100_000
     pd.testing.assert_frame_equal(again.predict(mdata, device="cpu"), with_it, rtol=1e-5, atol=1e-5)
+    ocrs = sfa.data.Cells.read(mdata).ocrs
+    weights = local.decoy_weights(ocrs)
+    assert weights.shape == (len(ocrs), len(local.genes))
+    assert (again.decoy_weights(ocrs) != weights).nnz == 0
+    assert (again.decoy_weights(ocrs[::-1], local.genes[3:5]) != weights[::-1, 3:5]).nnz == 0
+    assert plain.decoy_weights(ocrs) is None
+    with pytest.raises(KeyError, match="1 genes were not trained on, among them NOGENE"):
+        local.decoy_weights(ocrs, ["NOGENE"])
     reordered = mdata["atac"][:, ::-1].copy()
     pd.testing.assert_frame_equal(local.predict(reordered, device="cpu"), with_it, rtol=1e-3, atol=1e-4)
     local.save(tmp_path / "model", overwrite=True)

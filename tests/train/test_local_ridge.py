@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 
 from scfound_atac.inference.local import near_genes
-from scfound_atac.train.local_ridge import _PENALTIES, _removed, _ridge, fit_local
+from scfound_atac.train.local_ridge import _PENALTIES, _equations, _removed, _ridge, fit_local
 
 
 @pytest.fixture
@@ -48,18 +48,19 @@ def test_ridge_is_least_squares_given_features():
     y = x[:, 2] - x[:, 5] + features @ rng.standard_normal(10) + 0.5 * rng.standard_normal(120)
     removed = _removed(features)
     np.testing.assert_allclose(removed.T @ removed, np.eye(11), atol=1e-10)
-    found = _ridge(sparse.csc_matrix(x), y, removed)
+    found, penalty = _ridge(_equations(sparse.csc_matrix(x), y, removed))
     project = np.eye(120) - removed @ removed.T
     px, py = project @ x, project @ y
     top = np.linalg.eigvalsh(px.T @ px)[-1]
     best = None
-    for penalty in _PENALTIES * top:
-        w = np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T @ py)
-        hat = px @ np.linalg.solve(px.T @ px + penalty * np.eye(8), px.T)
+    for each in _PENALTIES * top:
+        w = np.linalg.solve(px.T @ px + each * np.eye(8), px.T @ py)
+        hat = px @ np.linalg.solve(px.T @ px + each * np.eye(8), px.T)
         gcv = np.sum((py - px @ w) ** 2) / (120 - 11 - np.trace(hat)) ** 2
         if best is None or gcv < best[0]:
-            best = gcv, w
+            best = gcv, w, each
     np.testing.assert_allclose(found, best[1], atol=1e-8)
+    assert penalty == pytest.approx(best[2])
     assert abs(found[2] - 1) < 0.2
     assert abs(found[5] + 1) < 0.2
 
@@ -75,7 +76,7 @@ def test_noise_and_cell_types_get_no_weight(ocrs):
     y[:, 1] += 3 * kind
     features = np.column_stack([kind - kind.mean(), rng.standard_normal((n, 5))]).astype(np.float32)
     features -= features.mean(axis=0)
-    view = fit_local(sparse.csr_matrix(counts), features, y, ocrs, GENES, np.array([0, 1, 2]), distance=60_000)
+    view, _ = fit_local(sparse.csr_matrix(counts), features, y, ocrs, GENES, np.array([0, 1, 2]), distance=60_000)
     weights = view.weights.toarray()
     assert np.abs(weights[:, 0]).argmax() == 20
     assert np.abs(np.delete(weights[:, 0], 20)).max() < 0.2 * weights[20, 0]
@@ -99,6 +100,101 @@ def test_few_cells(ocrs, n):
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(0.5, (n, 60)).astype(np.float32))
     features, y = (rng.standard_normal((n, k)).astype(np.float32) for k in (5, 3))
-    view = fit_local(counts, features, y, ocrs, GENES, np.arange(3), distance=60_000)
+    view, _ = fit_local(counts, features, y, ocrs, GENES, np.arange(3), distance=60_000)
     assert np.isfinite(view.weights.data).all()
     assert np.isfinite(view.mean).all()
+
+
+# ---------------------------------------------------------------- decoys
+
+
+def simulated(n_cells: int = 300, n_genes: int = 6, seed: int = 0):
+    """Counts of 900 OCRs on three chromosomes, and genes of the first that depend on none of them."""
+    rng = np.random.default_rng(seed)
+    start = 1_000_000 + 5_000 * np.arange(300)
+    table = pd.DataFrame({"chrom": np.repeat(["chr1", "chr2", "chr3"], 300), "start": np.tile(start, 3)})
+    table["end"] = table["start"] + 400
+    counts = rng.poisson(rng.gamma(2, 0.15, 900), (n_cells, 900)).astype(np.float32)
+    features = rng.standard_normal((n_cells, 8)).astype(np.float32)
+    y = rng.standard_normal((n_cells, n_genes)).astype(np.float32)
+    tss = start[100] + 10_000 * np.arange(n_genes)
+    genes = pd.DataFrame({"chrom": "chr1", "start": tss, "end": tss + 9_000, "name": [f"g{i}" for i in range(n_genes)]})
+    return sparse.csr_matrix(counts), features, y, table, genes.assign(strand="+")
+
+
+def fit(parts, **kwargs):
+    counts, features, y, table, genes = parts
+    return fit_local(counts, features, y, table, genes, np.arange(y.shape[1]), **({"distance": 400_000} | kwargs))
+
+
+def test_decoys_are_like_the_ocrs_of_the_gene():
+    parts = simulated()
+    counts, _, y, table, genes = parts
+    n_open, chrom = counts.getnnz(axis=0), table["chrom"].to_numpy()
+    for distance in (400_000, 20_000):  # for few OCRs there are as many
+        weights = fit(parts, distance=distance).with_decoys.weights
+        near = near_genes(table, genes, distance).toarray()
+        for gene in range(y.shape[1]):
+            rows = weights.indices[weights.indptr[gene] : weights.indptr[gene + 1]]
+            assert len(np.unique(rows)) == len(rows)
+            own, decoys = rows[chrom[rows] == "chr1"], rows[chrom[rows] != "chr1"]
+            assert set(own) == set(np.flatnonzero(near[:, gene]))
+            assert len(decoys) == 300
+            assert np.mean(n_open[decoys]) == pytest.approx(np.mean(n_open[own]), rel=0.1)
+            if len(own) > 100:
+                assert np.std(n_open[decoys]) == pytest.approx(np.std(n_open[own]), rel=0.15)
+
+
+def test_weights_with_decoys_are_the_joint_ridge():
+    """With the penalty of the gene's own OCRs."""
+    parts = simulated()
+    counts, features, y, table, genes = parts
+    found = fit(parts).with_decoys
+    values = found.of(table).prepare(counts).toarray().astype(np.float64)
+    removed = _removed(features)
+    project = np.eye(len(y)) - removed @ removed.T
+    own = near_genes(table, genes, 400_000).toarray()[:, 0]
+    _, penalty = _ridge(_equations(sparse.csc_matrix(values[:, own]), y[:, 0].astype(np.float64), removed))
+    column = found.weights[:, [0]].tocoo()
+    px, py = project @ values[:, column.row], project @ y[:, 0]
+    expected = np.linalg.solve(px.T @ px + penalty * np.eye(px.shape[1]), px.T @ py)
+    np.testing.assert_allclose(column.data, expected, atol=1e-6)
+    assert own[column.row].sum() == own.sum()
+    np.testing.assert_allclose(found.mean[0], values[:, column.row].mean(axis=0) @ expected, atol=1e-5)
+
+
+def test_without_a_link_weights_and_those_of_decoys_are_alike():
+    """Also for genes without a local part; those that get one by chance would have larger weights than their decoys."""
+    rank, n_local = [], 0
+    for seed in range(5):
+        parts = simulated(seed=seed, n_genes=10)
+        found = fit(parts, distance=250_000, seed=seed)
+        n_local += (np.diff(found.alone.weights.indptr) > 0).sum()
+        is_own = (parts[3]["chrom"] == "chr1").to_numpy()
+        for gene in range(10):
+            weights = np.abs(found.with_decoys.weights[:, [gene]].toarray()[:, 0])
+            decoys = np.sort(weights[~is_own & (weights > 0)])
+            own = weights[is_own & (weights > 0)]
+            rank.append(1 - np.searchsorted(decoys, own) / len(decoys))
+    p = np.concatenate(rank)
+    assert 0 < n_local < 50
+    assert p.mean() == pytest.approx(0.5, abs=0.03)
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_the_seed_draws_the_decoys():
+    parts = simulated()
+    one, again, other = (fit(parts, seed=seed).with_decoys.weights for seed in (0, 0, 1))
+    assert (one != again).nnz == 0
+    assert (one != other).nnz > 0
+
+
+def test_few_ocrs_on_other_chromosomes():
+    """Then those of the same chromosome far away are decoys too; if there are none, weights of the gene's own OCRs alone remain."""
+    counts, features, y, table, genes = simulated()
+    own = fit((counts[:, :300], features, y, table.iloc[:300], genes), distance=200_000).with_decoys.weights
+    assert (np.diff(own.indptr) == np.diff(near_genes(table.iloc[:300], genes, 200_000).indptr)).all()
+    far = table.copy()
+    far.loc[table["chrom"] != "chr1", ["start", "end"]] += 50_000_000
+    weights = fit((counts, features, y, far.assign(chrom="chr1"), genes), distance=200_000).with_decoys.weights
+    assert (np.diff(weights.indptr) > np.diff(own.indptr)).all()

@@ -46,9 +46,11 @@ if TYPE_CHECKING:
     from ..hub import Checkpoint
     from ..inference.local import LocalReader
     from ..inference.perturbation import Effects
+    from ..train.local_ridge import LocalFit
 
 HEADS = {"gene-query": GeneQueryHead, "mlp": ExpressionHead}
 _KIND = "RNAPredictor"
+_LOCAL, _WITH_DECOYS = "local", "with_decoys"
 
 
 @shared_docs
@@ -77,7 +79,7 @@ class RNAPredictor:
         own for the gene, by ridge regression given the other features of the cells, with a penalty that is chosen for each gene by
         generalised cross-validation; the head learns the rest. Without it (None), a prediction rests on a few dozen numbers per cell, which
         hardly tell one OCR from thousands of others: set it if you want to know what a single OCR does
-        (`scfound_atac.tl.perturb_ocrs`).
+        (`scfound_atac.tl.perturb_ocrs`), or which OCRs belong to a gene (`scfound_atac.tl.link_enhancers`).
     seed
         {seed}
 
@@ -121,6 +123,7 @@ class RNAPredictor:
         self._features: CellFeatures | None = None
         self._net: nn.Module | None = None
         self._local: LocalView | None = None
+        self._with_decoys: LocalView | None = None
         self._scaling: dict[str, NDArray[np.float32]] = {}
 
     @shared_docs
@@ -229,9 +232,9 @@ class RNAPredictor:
         }
         x = _standardised(x, scaling["x_mean"], scaling["x_scale"])
         y = _standardised(target.values, scaling["y_mean"], scaling["y_scale"])
-        local, near = None, np.zeros_like(y)
+        local, with_decoys, near = None, None, np.zeros_like(y)
         if self.local is not None:
-            local = self._fit_local(cells.subset(train), x[train], y[train], target.genes, gene_table)
+            local, with_decoys = self._fit_local(cells.subset(train), x[train], y[train], target.genes, gene_table)
             reader = local.of(cells.ocrs)
             for index, chunk in cells.iter_rows():
                 near[index] = reader.predict(reader.prepare(chunk), np.arange(y.shape[1]))
@@ -254,7 +257,8 @@ class RNAPredictor:
         scores = expression_scores(target.values[test], predicted)
 
         # Up to here the predictor is unchanged, so that an error leaves it as it was.
-        self._features, self._net, self._scaling, self._local = features, net, scaling, local
+        self._features, self._net, self._scaling = features, net, scaling
+        self._local, self._with_decoys = local, with_decoys
         self.genes, self.scale = target.genes, target.scale
         self.gene_report = gene_scores(
             pd.DataFrame(target.values[test], columns=target.genes), pd.DataFrame(predicted, columns=target.genes)
@@ -278,7 +282,7 @@ class RNAPredictor:
 
     def _fit_local(
         self, cells: Cells, x: NDArray[np.float32], y: NDArray[np.float32], genes: list[str], gene_table: Genes
-    ) -> LocalView:
+    ) -> LocalFit:
         """The weights of OCRs around genes, learned from the training cells, given their features."""
         assert self.local is not None
         table = read_genes(given_or_bundled(gene_table))
@@ -290,8 +294,8 @@ class RNAPredictor:
             )
             raise ValueError(msg)
         table, columns = table[columns >= 0], columns[columns >= 0]
-        local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local)
-        n_ocrs = np.diff(local.weights.indptr)
+        local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local, seed=self.seed)
+        n_ocrs = np.diff(local.alone.weights.indptr)
         logger.info(
             "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
         )
@@ -382,6 +386,7 @@ class RNAPredictor:
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
         share: bool = True,
+        with_decoys: bool = False,
     ) -> Effects:
         """Mean change of the predicted expression when sets of OCRs are perturbed; `scfound_atac.tl.perturb_ocrs` makes a table of it.
 
@@ -406,6 +411,8 @@ class RNAPredictor:
         share
             Whether a cell and its perturbed copies share what does not change. Without it every perturbed cell is run anew, which is slow
             and defines the result.
+        with_decoys
+            In the local part, take the weights that OCRs near genes have beside decoys (`decoy_weights`), in place of those of predictions.
 
         Returns
         -------
@@ -423,7 +430,8 @@ class RNAPredictor:
         """
         features, _ = self._trained()
         columns = self._columns(genes)
-        near = None if self._local is None else self._local.of(cells.ocrs)
+        local = self._with_decoys if with_decoys else self._local
+        near = None if local is None else local.of(cells.ocrs)
         parts = changed_features(
             features,
             cells,
@@ -447,6 +455,40 @@ class RNAPredictor:
             n_groups=n_groups,
             n_genes=len(columns),
         )
+
+    def decoy_weights(self, ocrs: pd.DataFrame, genes: Sequence[str] | None = None) -> csc_matrix | None:
+        """Weights of OCRs near genes and of decoys, from one fit, with which `scfound_atac.tl.link_enhancers` compares them.
+
+        Parameters
+        ----------
+        ocrs
+            OCRs with ``chrom``, ``start`` and ``end``, such as ``cells.ocrs``.
+        genes
+            Some of the genes; all by default.
+
+        Returns
+        -------
+        CSC (n_ocrs, n_genes), on the scale of standardised expression; decoys are the OCRs of other chromosomes. None if the predictor has
+        no local part.
+
+        Raises
+        ------
+        RuntimeError
+            If the predictor is not trained.
+        ValueError
+            If it has a local part without decoys, because it was trained by an earlier version.
+        """
+        self._trained()
+        columns = self._columns(genes)
+        if self._local is None:
+            return None
+        if self._with_decoys is None:
+            msg = (
+                "This predictor was trained by a version that knew no decoys, so that its links have nothing to be compared with. "
+                "Train it again: sfa.model.RNAPredictor(local=...).train(mdata)."
+            )
+            raise ValueError(msg)
+        return self._with_decoys.of(ocrs).weights[:, columns]
 
     def check_genes(self, genes: Sequence[str] | None) -> list[str]:
         """The names in `genes`, or all genes that are predicted if it is None.
@@ -530,11 +572,12 @@ class RNAPredictor:
         names = ("genes", "scale", "head", "measured", "local", "seed", "report")
         facts = {name: getattr(self, name) for name in names} | {"gene_scores": list(self.gene_report)}
         ocrs = None
-        if self._local is not None:
-            ocrs, weights = self._local.ocrs, self._local.weights
-            arrays |= {f"local/{name}": getattr(weights, name) for name in ("data", "indices", "indptr")}
-            arrays["local/mean"] = self._local.mean
-            facts["local_target_sum"] = self._local.target_sum
+        for group, view in ((_LOCAL, self._local), (_WITH_DECOYS, self._with_decoys)):
+            if view is not None:
+                ocrs = view.ocrs  # the same for both
+                arrays |= {f"{group}/{name}": getattr(view.weights, name) for name in ("data", "indices", "indptr")}
+                arrays[f"{group}/mean"] = view.mean
+                facts["local_target_sum"] = view.target_sum
         return write_head_folder(HeadFolder(_KIND, features, facts, arrays, ocrs), folder, overwrite=overwrite)
 
     @classmethod
@@ -570,15 +613,22 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(predictor.genes), d_gene=state["genes.weight"].shape[1])
         net.load_state_dict(state)
         predictor._net = net.eval()
-        if (parts := saved.group("local")) and saved.ocrs is not None:
-            shape = (len(saved.ocrs), len(predictor.genes))
-            weights = csc_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
-            predictor._local = LocalView(saved.ocrs, facts["local_target_sum"], weights, parts["mean"])
+        predictor._local, predictor._with_decoys = (_local_view(saved, group) for group in (_LOCAL, _WITH_DECOYS))
         return predictor
 
     def __repr__(self) -> str:
         what = f"{len(self.genes)} genes" if self.genes else "not trained"
         return f"RNAPredictor on {self.checkpoint.name!r}, head {self.head!r}: {what}"
+
+
+def _local_view(saved: HeadFolder, group: str) -> LocalView | None:
+    """The weights that are saved under the name `group`; None if there are none."""
+    parts = saved.group(group)
+    if not parts or saved.ocrs is None:
+        return None
+    shape = (len(saved.ocrs), len(saved.facts["genes"]))
+    weights = csc_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+    return LocalView(saved.ocrs, saved.facts["local_target_sum"], weights, parts["mean"])
 
 
 def _scale(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from .._anndata import NotFoundError, get_atac, role_of
 from .._logging import logger
 from ..genome import chromosome_ids, load_region_table
+from ._links_table import columns_of_genes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -60,7 +61,7 @@ class Correlations:
             )
             raise NotFoundError(msg)
         rna = get_atac(data, rna_modality, "adata", modality_argument="rna_modality", holds="expression")
-        column = _columns(rna.var_names, promoters)
+        column = columns_of_genes(rna.var_names, promoters)
         if (column < 0).all():
             some = ", ".join(promoters["name"].iloc[:3])
             msg = f"None of the {promoters['gene'].nunique()} genes ({some}, ...) is in modality {rna_modality!r}; see its var_names."
@@ -117,13 +118,3 @@ class Correlations:
             seed=self.seed,
         )
         return Scored(found.score, nothing, found.p, found.q)
-
-
-def _columns(names: pd.Index, promoters: pd.DataFrame) -> NDArray[np.int64]:
-    """Column of the expression for each start of transcription, by symbol or else by Ensembl id, -1 for none."""
-    columns = names.get_indexer(promoters["name"]) if names.is_unique else np.full(len(promoters), -1)
-    ids = pd.Index(names.astype(str).str.partition(".").get_level_values(0)) if len(names) else names
-    if ids.is_unique:
-        by_id = ids.get_indexer(promoters["id"].astype(str).str.partition(".")[0])
-        columns = np.where(columns < 0, by_id, columns)
-    return columns.astype(np.int64)

@@ -28,6 +28,16 @@ def nearest_starts(
     return ocr[is_first], start[is_first], distance[is_first]
 
 
+def columns_of_genes(names: pd.Index, promoters: pd.DataFrame) -> NDArray[np.int64]:
+    """Number among `names` of the gene of each start of transcription, by symbol or else by Ensembl id, -1 for none."""
+    columns = names.get_indexer(promoters["name"]) if names.is_unique else np.full(len(promoters), -1)
+    ids = pd.Index(names.astype(str).str.partition(".").get_level_values(0)) if len(names) else names
+    if ids.is_unique:
+        by_id = ids.get_indexer(promoters["id"].astype(str).str.partition(".")[0])
+        columns = np.where(columns < 0, by_id, columns)
+    return columns.astype(np.int64)
+
+
 def links_of_group(
     described: Pairs,
     group: int,
