@@ -187,26 +187,16 @@ def link_enhancers(
     _check_method(method, predictor, min_probability)
     refuse_lost(target, key_added, slot="uns", default=LINKS, role=role)
     promoters = _promoters(genes)
-    perturbations = None
+    scorer: Perturbations | Correlations | None = None
     if predictor is not None:
-        perturbations = Perturbations(predictor, promoters, seed=seed)
-        promoters = perturbations.promoters
-    values: Literal["counts", "any"] = "any" if perturbations is None else "counts"
+        scorer = Perturbations(predictor, promoters, seed=seed)
+    elif method == "correlation":
+        options: dict[str, Any] = {"rna_modality": rna_modality, "rna_layer": rna_layer, "use_rep": use_rep}
+        scorer = Correlations(adata, target, promoters, n_cells=n_cells, seed=seed, **options)
+    promoters = promoters if scorer is None else scorer.promoters
+    values: Literal["counts", "any"] = "any" if predictor is None else "counts"
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values=values)
     codes, groups = _groups(cells, groupby)
-    correlations = None
-    if method == "correlation":
-        correlations = Correlations(
-            adata,
-            target,
-            promoters,
-            rna_modality=rna_modality,
-            rna_layer=rna_layer,
-            use_rep=use_rep,
-            n_cells=n_cells,
-            seed=seed,
-        )
-        promoters = correlations.promoters
     sums = _sums(cells, codes, len(groups))
 
     tss = along_genome(promoters["chrom"], promoters["tss"])
@@ -219,17 +209,12 @@ def link_enhancers(
         logger.info(
             "Links of all genes: those of a probability below %g are left out (min_probability=0 keeps all)", threshold
         )
-    changes = None if perturbations is None else perturbations(cells, described, codes, sums)  # of all groups at once
+    of_groups = None if scorer is None else scorer(cells, described, codes, sums)
     parts = []
     bar = tqdm(groups, unit="groups", desc="linking", disable=not settings.progress_bar or len(groups) < 2)
     for number, _ in enumerate(bar):
         features, abc, promoter = features_of(described, sums[number])
-        if changes is not None:
-            scored = changes[number]
-        elif correlations is not None:
-            scored = correlations(cells, described, codes == number)
-        else:
-            scored = _score(method, features, abc, described.distance)
+        scored = of_groups[number] if of_groups else _score(method, features, abc, described.distance)
         kept: NDArray[np.bool_] | slice = slice(None)
         if threshold:
             probability = scored.probability

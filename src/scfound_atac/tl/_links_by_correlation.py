@@ -83,7 +83,11 @@ class Correlations:
         self.vectors = np.asarray(atac.obsm[use_rep]) if n_cells > 1 else None
         self.n_cells, self.seed = n_cells, seed
 
-    def __call__(self, cells: Cells, pairs: Pairs, is_member: NDArray[np.bool_]) -> Scored:
+    def __call__(self, cells: Cells, pairs: Pairs, codes: NDArray[np.int64], sums: NDArray[np.float64]) -> list[Scored]:
+        """Score the pairs in each group; `codes` is the number of the group of each cell, and `sums` has a row for each group."""
+        return [self._of_group(cells, pairs, codes == number) for number in range(len(sums))]
+
+    def _of_group(self, cells: Cells, pairs: Pairs, is_member: NDArray[np.bool_]) -> Scored:
         """Score the pairs over the cells `is_member` that have expression; all NaN if these are fewer than ten."""
         from ..inference.correlation_links import correlation_links
         from ..inference.links import Scored
