@@ -67,7 +67,7 @@ def test_the_planted_link_is_first(seed: int) -> None:
 
 def test_without_a_link_there_is_none() -> None:
     found = []
-    for seed in range(4):
+    for seed in range(20):
         mdata = multiome(seed, is_linked=False)
         sfa.tl.link_enhancers(mdata, method="correlation")
         found.append((sfa.get.links(mdata)["q"] < 0.05).mean())

@@ -83,11 +83,14 @@ def test_the_planted_link_is_first(seed: int, local: int) -> None:
     assert links["probability"].isna().all()
 
 
-@pytest.mark.parametrize("local", [500_000, 250_000, None])
-def test_without_a_link_there_is_none(local: int | None) -> None:
+@pytest.mark.parametrize(
+    ("local", "n_seeds"),
+    [(500_000, 2), (250_000, 2), (None, 2), pytest.param(500_000, 20, marks=pytest.mark.slow)],
+)
+def test_without_a_link_there_is_none(local: int | None, n_seeds: int) -> None:
     """With 250,000, some pairs have weights and are compared with decoys, and others have none and are compared with other OCRs."""
     found = []
-    for seed in range(2):
+    for seed in range(n_seeds):
         mdata = multiome(seed, is_linked=False)
         found.append(link(mdata, train(mdata, local), genes=None, groupby="cell_type"))
     links = pd.concat(found)

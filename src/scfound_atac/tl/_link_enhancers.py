@@ -78,8 +78,8 @@ def link_enhancers(
     - ``"abc"``: the fraction that the OCR has of the activity times contact of all open regions within 5 Mb of the gene, with
       accessibility as activity and a power of the distance as contact (Fulco et al. 2019; Nasser et al. 2021).
     - ``"distance"``: minus the logarithm to base 10 of the distance. What other methods have to beat.
-    - ``"correlation"``: the correlation of accessibility and expression over groups of similar cells, compared with that of OCRs of other
-      chromosomes that are as often open; for cells with both modalities. A correlation does not show which of several OCRs that open
+    - ``"correlation"``: the correlation of accessibility and expression over cells, or over sums of like cells, compared with that of OCRs
+      of other chromosomes that are as often open; for cells with both modalities. A correlation does not show which of several OCRs that open
       together is the cause.
     - ``"perturbation"``: the size of the mean change of the gene that a trained `predictor` expects when the OCR is closed (arXiv
       2505.12638, section A.4), compared with that of OCRs of other chromosomes. It tells what the predictor has learned from correlations.
