@@ -52,6 +52,18 @@ def intervals(y: np.ndarray, score: np.ndarray, chrom: pd.Series) -> tuple[str, 
     return tuple(f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True))
 
 
+def within_genes(tested: Tested, score: np.ndarray) -> tuple[float, float, int]:
+    """Mean AUROC and AUPRC of single genes, of those with a regulated pair and another one, and their number."""
+    frame = pd.DataFrame({"gene": tested.pairs["measuredGeneSymbol"], "y": tested.is_regulated, "score": score})
+    found = [
+        (roc_auc_score(x["y"], x["score"]), average_precision_score(x["y"], x["score"]))
+        for _, x in frame.groupby("gene")
+        if 0 < x["y"].sum() < len(x)
+    ]
+    auroc, auprc = np.mean(found, axis=0)
+    return auroc, auprc, len(found)
+
+
 def row(name: str, tested: Tested, score: np.ndarray) -> dict:
     """One line of the main table."""
     y, kb = tested.is_regulated, tested.pairs["distanceToTSS"].to_numpy() / 1e3
@@ -64,6 +76,8 @@ def row(name: str, tested: Tested, score: np.ndarray) -> dict:
         "AUPRC, 95 %": auprc,
         "precision at 50 % recall": precision_at_half_recall(y, score),
     }
+    of_genes = within_genes(tested, score)
+    out[f"AUROC within a gene (mean of {of_genes[2]})"], out["AUPRC within a gene"] = of_genes[:2]
     for low, high in BINS:
         here = (kb >= low) & (kb < high)
         label = f"{low}-{high} kb" if high < 5000 else "> 500 kb"
