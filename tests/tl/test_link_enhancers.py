@@ -336,7 +336,8 @@ def test_get_links_says_what_is_missing(cells: ad.AnnData) -> None:
         sfa.get.links(cells, group="T")
     with pytest.raises(TypeError, match="gene= takes a name"):
         sfa.get.links(cells, gene=5)
-    sfa.get.links(cells).loc[0, "score"] = 100
+    table = sfa.get.links(cells)
+    table["score"] = 100.0
     assert cells.uns["sfa_links"]["score"].max() < 100
 
 
