@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-_TEXTS = frozenset(("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "rna_modality", "use_rep"))
+_TEXTS = frozenset(
+    ("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "rna_modality", "use_rep", "gene_suffix")
+)
 _LAYERS = frozenset(("layer", "reference_layer", "rna_layer"))
 _SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured", "joint"))
 # The smallest value, or None if the function itself says what is too small.

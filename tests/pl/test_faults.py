@@ -653,3 +653,16 @@ def test_faults_of_embeddings(adata: AnnData) -> None:
     adata.obsm["X_umap"][3, 1] = np.nan
     with pytest.raises(ValueError, match="not finite in 1 of 240 cells .first: 'cell3'"):
         sfa.pl.embedding_comparison(adata, "X_umap", "cell_type")
+
+
+def test_predicted_genes_with_a_suffix(mdata: md.MuData) -> None:
+    """As `sfa.tl.predict_rna` names them with `gene_suffix`."""
+    expected = sfa.pl.rna_prediction(mdata, "MS4A1", show=False)
+    predicted = mdata["rna_predicted"].copy()
+    predicted.var["gene"] = predicted.var_names.to_numpy(dtype=object)
+    predicted.var_names = predicted.var_names + "_predicted"
+    renamed = md.MuData({"atac": mdata["atac"], "rna": mdata["rna"], "rna_predicted": predicted})
+    found = sfa.pl.rna_prediction(renamed, "MS4A1", show=False)
+    assert list(found) == list(expected)
+    for name, ax in expected.items():
+        assert found[name].get_title(loc="right") == ax.get_title(loc="right")

@@ -247,3 +247,18 @@ def test_real_cells() -> None:
         for gene in shared
     ]
     assert np.nanmean(r) > 0.2
+
+
+def test_names_of_genes_can_have_a_suffix(genes: pd.DataFrame, tmp_path) -> None:
+    mdata = make_mudata()
+    sfa.tl.gene_activity(mdata, genes=genes, gene_suffix="_activity")
+    plain = make_mudata()
+    sfa.tl.gene_activity(plain, genes=genes)
+    added = mdata["gene_activity"]
+    assert added.var_names.tolist() == [f"{name}_activity" for name in plain["gene_activity"].var_names]
+    assert added.var["gene"].tolist() == plain["gene_activity"].var_names.tolist()
+    assert not mdata.var_names.duplicated().any()
+    assert plain.var_names.duplicated().any()
+    mdata.write_h5mu(tmp_path / "x.h5mu")
+    with pytest.raises(ValueError, match="gene_suffix='_x' is for names of genes in a new modality"):
+        sfa.tl.gene_activity(make_cells(), genes=genes, gene_suffix="_x")

@@ -281,3 +281,14 @@ def test_needs_something_to_learn_from(sample, predictor):
     with pytest.raises(KeyError, match="not trained on"):
         predict(adata, predictor=predictor, genes=["NOWHERE"])
     assert KEY not in adata.obsm
+
+
+def test_names_of_genes_can_have_a_suffix() -> None:
+    mdata = sfa.datasets.pbmc_multiome_sample()[:200].copy()
+    predictor = sfa.model.RNAPredictor(head="mlp").train(mdata, max_epochs=1)
+    sfa.tl.predict_rna(mdata, predictor=predictor, genes=["CCL4", "MS4A1"], gene_suffix="_predicted")
+    assert mdata["rna_predicted"].var_names.tolist() == ["CCL4_predicted", "MS4A1_predicted"]
+    assert mdata["rna_predicted"].var["gene"].tolist() == ["CCL4", "MS4A1"]
+    assert not mdata.var_names.duplicated().any()
+    with pytest.raises(ValueError, match="gene_suffix='_x'"):
+        sfa.tl.predict_rna(mdata["atac"].copy(), predictor=predictor, gene_suffix="_x")

@@ -159,7 +159,9 @@ def _scores(data: Any, atac: AnnData, key: str, role: str) -> tuple[pd.DataFrame
     """The scores of each gene, and whether levels of expression were predicted."""
     if atac is not data:
         predicted = data.mod.get(key)
-        table = None if predicted is None or "pearson" not in predicted.var else predicted.var
+        table = (
+            None if predicted is None or "pearson" not in predicted.var else predicted.var.set_axis(_genes(predicted))
+        )
         record = {} if predicted is None else predicted.uns.get(RNA_PREDICTED, {})
         where = f"The MuData has no predicted expression {key!r}"
     else:
@@ -180,13 +182,19 @@ def _pairs(
 
     predicted = mdata.mod[key]
     rna = get_atac(mdata, rna_modality, modality_argument="rna_modality", holds="expression")
-    genes = [gene] if gene is not None else [name for name in predicted.var_names if name in set(rna.var_names)]
+    names = _genes(predicted)
+    genes = [gene] if gene is not None else [name for name in names if name in set(rna.var_names)]
     found = read_expression(
         mdata, atac, modality=rna_modality, layer=rna_layer, genes=genes, binned=binned, role="adata"
     )
     cells = predicted.obs_names.get_indexer(found.names)
-    values = np.asarray(predicted[:, genes].X, dtype=np.float64)[cells]
+    values = np.asarray(predicted[:, names.get_indexer(genes)].X, dtype=np.float64)[cells]
     return found.values.astype(np.float64), values, atac.obs_names.get_indexer(found.names)
+
+
+def _genes(predicted: AnnData) -> pd.Index:
+    """The genes of a modality, whose names may have a suffix."""
+    return pd.Index(predicted.var["gene"]) if "gene" in predicted.var else predicted.var_names
 
 
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

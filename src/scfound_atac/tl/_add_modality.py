@@ -18,6 +18,24 @@ def refuse_view(mdata: MuData) -> None:
         raise ValueError(msg)
 
 
+def check_suffix(suffix: str, *, is_mudata: bool) -> None:
+    """Raise ValueError if a suffix is given for an AnnData, to which no modality is added."""
+    if suffix and not is_mudata:
+        msg = f"gene_suffix={suffix!r} is for names of genes in a new modality, and an AnnData has none. Leave it out."
+        raise ValueError(msg)
+
+
+def with_suffix(added: AnnData, suffix: str) -> AnnData:
+    """`added` with names of genes that differ from those of measured expression: `suffix` behind each, and the gene itself in ``var``.
+
+    Plots of a MuData by gene, such as ``muon.pl.embedding(mdata, color="CD3E")``, refuse a name that two modalities have.
+    """
+    if suffix:
+        added.var.insert(0, "gene", added.var_names.to_numpy(dtype=object))
+        added.var_names = added.var_names.astype(str) + suffix
+    return added
+
+
 def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     """Store `added` as modality `key` of `mdata`, and replace a modality of that name.
 

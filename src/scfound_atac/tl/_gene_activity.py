@@ -15,7 +15,7 @@ from .._logging import logger
 from ..data import Cells, prepare_rows
 from ..datasets.gene_table import given_or_bundled
 from ..genome import gene_weights, read_genes
-from ._add_modality import add_modality, refuse_view
+from ._add_modality import add_modality, check_suffix, refuse_view, with_suffix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,7 @@ def gene_activity(
     genome: str | None = None,
     modality: str | None = None,
     key_added: str = GENE_ACTIVITY,
+    gene_suffix: str = "",
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Sum the counts of a cell over the promoter and body of each gene.
@@ -76,6 +77,9 @@ def gene_activity(
         {modality}
     key_added
         Name of what is written.
+    gene_suffix
+        Text behind the name of each gene in a new modality of a MuData, for example ``"_predicted"``, so that plots by gene know which
+        modality is meant; the gene itself is then in ``var["gene"]``.
     copy
         {copy}
 
@@ -118,11 +122,12 @@ def gene_activity(
     source = get_target(adata, modality, copy=copy)
     check_key(key_added)
     check_single(weights=weights, normalize=normalize)
-    check_arguments(upstream=upstream, downstream=downstream)
+    check_arguments(upstream=upstream, downstream=downstream, gene_suffix=gene_suffix)
     if normalize not in ("log1p", "total", None):
         msg = f"Unknown normalize={normalize!r}; use 'log1p', 'total' or None."
         raise ValueError(msg)
     is_mudata = source is not adata
+    check_suffix(gene_suffix, is_mudata=is_mudata)
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and GENE_ACTIVITY not in adata[key_added].uns:
@@ -150,7 +155,8 @@ def gene_activity(
         from anndata import AnnData
 
         record = {GENE_ACTIVITY: {"params": params}}
-        add_modality(adata, key_added, AnnData(activity, obs=source.obs.copy(), var=table, uns=record))
+        added = AnnData(activity, obs=source.obs.copy(), var=table, uns=record)
+        add_modality(adata, key_added, with_suffix(added, gene_suffix))
         logger.info("added modality %r", key_added)
     else:
         source.obsm[key_added] = activity

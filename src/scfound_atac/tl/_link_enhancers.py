@@ -79,8 +79,8 @@ def link_enhancers(
       accessibility as activity and a power of the distance as contact (Fulco et al. 2019; Nasser et al. 2021).
     - ``"distance"``: minus the logarithm to base 10 of the distance. What other methods have to beat.
     - ``"correlation"``: the correlation of accessibility and expression over cells, or over sums of like cells, compared with that of OCRs
-      of other chromosomes that are as often open; for cells with both modalities. A correlation does not show which of several OCRs that open
-      together is the cause.
+      of other chromosomes that are as often open; for cells with both modalities. A correlation does not show which of several OCRs that
+      open together is the cause.
     - ``"perturbation"``: the size of the mean change of the gene that a trained `predictor` expects when the OCR is closed (arXiv
       2505.12638, section A.4), compared with that of OCRs of other chromosomes. It tells what the predictor has learned from correlations.
       Train it with ``local=``, as many bases as the links that you look for may span: OCRs up to there get weights of their own for the

@@ -14,7 +14,7 @@ from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
 from ..data import Cells
 from ..hub.registry import DEFAULT_MODEL
-from ._add_modality import add_modality, refuse_view
+from ._add_modality import add_modality, check_suffix, refuse_view, with_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,7 @@ def predict_rna(
     batch_size: int | Literal["auto"] = "auto",
     seed: int = 0,
     key_added: str = RNA_PREDICTED,
+    gene_suffix: str = "",
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Predict the expression of genes in cells with accessibility, as learned from cells with both.
@@ -95,6 +96,9 @@ def predict_rna(
         {seed}
     key_added
         Name of the new modality of a MuData, or of the keys in ``obsm`` and ``uns`` of an AnnData.
+    gene_suffix
+        Text behind the name of each gene in a new modality of a MuData, for example ``"_predicted"``, so that plots by gene know which
+        modality is meant; the gene itself is then in ``var["gene"]``.
     copy
         {copy}
 
@@ -143,8 +147,10 @@ def predict_rna(
         binned=binned,
         max_epochs=max_epochs,
         seed=seed,
+        gene_suffix=gene_suffix,
     )
     is_mudata = atac is not adata
+    check_suffix(gene_suffix, is_mudata=is_mudata)
     if is_mudata and not copy:
         refuse_view(adata)
     if is_mudata and key_added in adata.mod and RNA_PREDICTED not in adata[key_added].uns:
@@ -220,7 +226,7 @@ def predict_rna(
         from anndata import AnnData
 
         added = AnnData(predicted.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
-        add_modality(adata, key_added, added)
+        add_modality(adata, key_added, with_suffix(added, gene_suffix))
         logger.info("added modality %r", key_added)
     else:
         atac.obsm[key_added] = predicted
