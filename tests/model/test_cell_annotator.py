@@ -105,11 +105,16 @@ def test_labels_cells(annotators, query, backbone, mode):
 
 @pytest.mark.parametrize(("backbone", "mode"), MODES)
 def test_report(annotators, backbone, mode):
-    report = annotators(backbone, mode).report
+    annotator = annotators(backbone, mode)
+    report = annotator.report
     assert (report["n_cells"], report["n_labels"], report["n_left_out"]) == (160, 4, 0)
     assert {f"held_out_{name}" for name in ("accuracy", "macro_f1", "auc", "ece")} <= set(report)
     assert len(report["novelty_auroc"]) == 4
     assert len(report["history"]) == (0 if mode == "probe" else 2)
+    assert set(annotator.history) == (set() if mode == "probe" else {"loss", "validation_macro_f1"})
+    for name, table in annotator.history.items():
+        assert list(table[name]) == [row[name] for row in report["history"]]
+        assert (table.index.name, list(table.index)) == ("epoch", [0, 1])
     json.dumps(report)
 
 

@@ -336,7 +336,7 @@ def test_loss_is_that_of_the_paper(recipe: str | None, objective: str) -> None:
 
     class Spy(Callback):
         def on_validation_batch_end(self, trainer, plan, outputs, batch, batch_idx) -> None:
-            seen.append((plan._loss(batch, seed=5), values[trainer.datamodule.val_idx]))
+            seen.append((plan._loss(batch, seed=5)[0], values[trainer.datamodule.val_idx]))
 
     loss_on = "replaced" if objective == "masked" else "all"
     options = {**TRAIN, "lr": 0.0, "weight_decay": 0.0, "batch_size": N_CELLS, "train_size": 0.5, "mask_fraction": 0.3}

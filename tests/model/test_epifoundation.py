@@ -111,7 +111,7 @@ def trained() -> EpiFoundation:
 
 def test_learns(trained: EpiFoundation) -> None:
     """On cells that were held out, and gene by gene, so that knowing which genes are common is worth nothing."""
-    log = trained.history
+    log = pd.concat(trained.history.values(), axis=1)
     assert {"expression", "values", "validation_expression", "validation_values"} < set(log)
     np.testing.assert_allclose(log["loss"], log["expression"] + log["values"], rtol=1e-5)
     validation = log["validation_expression"].dropna().to_numpy()
@@ -130,11 +130,18 @@ def test_learns(trained: EpiFoundation) -> None:
     assert repr(trained).startswith("EpiFoundation of 120 peaks and 40 genes")
 
 
+def assert_same_history(a: EpiFoundation, b: EpiFoundation) -> None:
+    assert set(a.history) == set(b.history)
+    for name, table in a.history.items():
+        if name != "seconds":
+            pd.testing.assert_frame_equal(table, b.history[name])
+
+
 def test_best_weights_are_kept() -> None:
     """Not those after steps that made it worse."""
     mdata = set_up()
     short, long = (train(EpiFoundation(mdata, config=TINY), max_steps=n, lr=1.0, validate_every=1) for n in (1, 6))
-    assert long.history["validation_loss"].idxmin() == 0
+    assert long.history["validation_loss"]["validation_loss"].idxmin() == 1
     assert long.checkpoint.training["n_steps"] == 1
     assert_same_weights(short, long)
 
@@ -145,9 +152,9 @@ def test_same_seed_same_weights() -> None:
     first, second = train(make(dropout=0.1)), train(make(dropout=0.1))
     assert torch.equal(torch.get_rng_state(), before)
     assert_same_weights(first, second)
-    pd.testing.assert_frame_equal(first.history.drop(columns="seconds"), second.history.drop(columns="seconds"))
+    assert_same_history(first, second)
     other = train(make(dropout=0.1), seed=1)
-    assert (other.history["loss"] != first.history["loss"]).all()
+    assert (other.history["loss"] != first.history["loss"]).all(axis=None)
     assert list(other.validation_names) != list(first.validation_names)
 
 
@@ -188,13 +195,13 @@ def test_batches_are_told() -> None:
 def test_held_out_cells_and_none() -> None:
     model = train(make(), train_size=1.0)
     assert len(model.validation_names) == 0
-    assert model.history["validation_loss"].isna().all()
+    assert "validation_loss" not in model.history
     assert model.checkpoint.training["n_steps"] == 8
 
 
 def test_bf16() -> None:
     exact, rounded = train(make()), train(make(), precision="bf16-mixed")
-    assert (rounded.history["loss"] != exact.history["loss"]).any()
+    assert (rounded.history["loss"] != exact.history["loss"]).any(axis=None)
     np.testing.assert_allclose(rounded.history["loss"], exact.history["loss"], rtol=0.02)
 
 
@@ -206,14 +213,14 @@ def test_going_on_from_a_trained_model(trained: EpiFoundation, tmp_path: Path) -
     trained.save(tmp_path / "model")
     model = EpiFoundation.load(tmp_path / "model", set_up())
     train(model, max_steps=2, lr=1e-3, validate_every=1)
-    assert model.history["validation_expression"].iloc[0] < 0.62  # not from the start
-    assert model.history["loss"].iloc[0] < trained.history["loss"].iloc[0]
+    assert model.history["validation_expression"].iloc[0, 0] < 0.62  # not from the start
+    assert model.history["loss"].iloc[0, 0] < trained.history["loss"].iloc[0, 0]
 
 
 def test_depth_of_cells_and_limits() -> None:
     """Cells above the limit are read in part, another one each time they come."""
     model = train(make(max_tokens=10, value_decoder=True), max_genes=2)
-    assert (model.history["tokens"].diff().dropna() <= 10 * 16).all()
+    assert (model.history["tokens"]["tokens"].diff().dropna() <= 10 * 16).all()
     deep = vectors(model)
     assert np.abs(deep - vectors(model, seed=1)).max() > 1e-4
     np.testing.assert_array_equal(deep, vectors(model))
@@ -249,7 +256,7 @@ def test_resume_after_an_interruption(tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(torch.equal(tensor, untouched[name]) for name, tensor in state(model).items())
     train(model, output=tmp_path / "run")
     assert_same_weights(model, whole)
-    pd.testing.assert_frame_equal(model.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    assert_same_history(model, whole)
     assert {"best", "final", "last.ckpt", "log.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
@@ -462,7 +469,7 @@ def test_other_decoders(n_bins: int) -> None:
     """Levels alone; and levels as classes, as in the authors' value fine-tuning."""
     model = train(make(n_bins=n_bins, value_decoder=True), max_steps=2)
     assert ("expression" in model.history) == bool(n_bins)
-    assert np.isfinite(model.history["loss"]).all()
+    assert np.isfinite(model.history["loss"]).all(axis=None)
     assert model.predict_expression(device="cpu").shape == (N_CELLS, N_GENES)
     if not n_bins:
         with pytest.raises(ValueError, match="no decoder for kind='probability'"):
@@ -646,8 +653,8 @@ def test_real_cells(data_dir: Path) -> None:
     EpiFoundation.setup_mudata(mdata, batch_key="batch")
     model = EpiFoundation(mdata, config=TINY | {"dropout": 0.1})
     model.train(max_epochs=8, accumulate=1, batch_size=16, lr=1e-2, max_genes=200, accelerator="cpu")
-    validation = model.history["validation_loss"].dropna().to_numpy()
-    assert model.history["loss"].iloc[0] > 0.68
+    validation = model.history["validation_loss"].to_numpy()
+    assert model.history["loss"].iloc[0, 0] > 0.68
     assert validation.min() < 0.62
     held_out = mdata["atac"][model.validation_names].copy()
     predicted = model.predict_expression(held_out, device="cpu")
@@ -655,3 +662,71 @@ def test_real_cells(data_dir: Path) -> None:
     assert roc_auc_score(found.ravel(), predicted.to_numpy().ravel()) > 0.7
     sfa.tl.embed(held_out, model=model.checkpoint, device="cpu")
     np.testing.assert_allclose(held_out.obsm["X_sfa"], vectors(model, held_out), atol=1e-5)
+
+
+# The contract of scvi-tools; `test_scvi_contract.py` compares the arguments
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    """Steps that make it worse are not taken to the end, and the best weights are kept; a stopped run stays stopped."""
+    options = {"max_steps": 30, "lr": 1.0, "validate_every": 1, "early_stopping": True, "early_stopping_patience": 2}
+    model = train(make(), **options, output=tmp_path / "run")
+    n_steps = len(model.history["loss"])
+    losses = model.history["validation_loss"]["validation_loss"]
+    assert n_steps < 30
+    assert losses.idxmin() == n_steps - 2
+    again = train(make(), **options, output=tmp_path / "run")
+    assert len(again.history["loss"]) == n_steps
+    with pytest.raises(ValueError, match="early_stopping needs cells"):
+        train(make(), early_stopping=True, train_size=1)
+
+
+def test_history_is_a_table_per_value(trained: EpiFoundation) -> None:
+    for name, table in trained.history.items():
+        assert list(table.columns) == [name]
+        assert table.index.name == "step"
+        assert np.isfinite(table.to_numpy()).all()
+    assert len(trained.history["validation_loss"]) < len(trained.history["loss"]) == 400
+    assert sfa.pl.training(trained, show=False)[0].get_xlabel().lower().startswith("step")
+
+
+def test_indices(trained: EpiFoundation) -> None:
+    every = trained.get_latent_representation(device="cpu")
+    for indices in ([3, 1, 1, -1], np.arange(len(every)) % 2 == 0):
+        found = trained.get_latent_representation(None, indices, batch_size=None, device="cpu")
+        np.testing.assert_allclose(found, every[indices], atol=1e-5)
+
+
+def test_prefix_registry_and_saved_data(tmp_path: Path) -> None:
+    mdata = paired()
+    EpiFoundation.setup_mudata(mdata)
+    models = {prefix: EpiFoundation(mdata, config=TINY, seed=i) for i, prefix in enumerate(("a_", "b_"))}
+    models["a_"].save(tmp_path, "a_", save_anndata=True)
+    models["b_"].save(tmp_path, "b_")
+    for prefix, model in models.items():
+        assert_same_weights(EpiFoundation.load(tmp_path, prefix=prefix), model)
+    loaded = EpiFoundation.load(tmp_path, prefix="a_")
+    assert list(loaded.mdata.obs_names) == list(mdata.obs_names)
+    assert EpiFoundation.load(tmp_path, False, "a_").mdata is None
+    assert EpiFoundation.load(tmp_path, prefix="b_").mdata is None
+    train(EpiFoundation.load(tmp_path, paired(), "b_"), max_steps=1)  # set up as the saved model was
+    registry = EpiFoundation.load_registry(tmp_path, "b_")
+    assert registry["model_name"] == "EpiFoundation"
+    assert registry["setup_args"] == {"modalities": {"atac": "atac", "rna": "rna"}}
+    with pytest.raises(TypeError, match="takes no save_kwargs="):
+        models["a_"].save(tmp_path, save_kwargs={})
+    with pytest.raises(TypeError, match="takes no n_steps_kl_warmup="):
+        models["a_"].train(n_steps_kl_warmup=1)
+
+
+def test_the_seed_of_scvi_tools() -> None:
+    import scvi
+
+    before = scvi.settings.seed
+    try:
+        scvi.settings.seed = 5
+        first, again = (train(make(), max_steps=1) for _ in range(2))
+        assert_same_weights(first, again)
+        assert first.checkpoint.training["seed"] == 5
+    finally:
+        scvi.settings.seed = before

@@ -111,6 +111,8 @@ def test_report(mdata, predictor):
     report = predictor.report
     assert [report[f"n_cells_{part}"] for part in ("train", "validation", "test")] == [128, 16, 16]
     assert (report["scale"], report["split_key"], len(report["history"])) == ("log1p", "", 15)
+    assert list(predictor.history["loss"].index) == list(range(15))
+    assert RNAPredictor().history is None
     assert list(predictor.gene_report.index) == GENES
     assert set(predictor.gene_report) == {"pearson", "spearman", "ccc", "mse"}
     assert repr(predictor).endswith("head 'gene-query': 8 genes")

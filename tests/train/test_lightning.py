@@ -3,11 +3,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
 
-from scfound_atac.train.lightning import CellCrops, CellDataModule
+from scfound_atac.train.lightning import CellCrops, CellDataModule, joined_history
 
 N_CELLS, N_OCRS = 50, 30
 # Entry (i, j) is 100 i + j + 1, so that a value tells its cell and its OCR.
@@ -97,3 +98,36 @@ def test_total_is_that_of_the_whole_cell(values: sparse.csr_matrix) -> None:
     module = CellDataModule(values, TOTAL, batch_size=8, crop_size=7, train_size=0.7)
     for batch in batches(module):
         np.testing.assert_array_equal(batch["total"].numpy(), TOTAL[cells_of(batch)])
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_split_into_three(values: sparse.csr_matrix, shuffle: bool) -> None:
+    module = CellDataModule(values, TOTAL, batch_size=8, train_size=0.6, validation_size=0.3, shuffle_set_split=shuffle)
+    parts = [module.train_idx, module.val_idx, module.test_idx]
+    assert [len(part) for part in parts] == [30, 15, 5]
+    assert sorted(np.concatenate(parts)) == list(range(N_CELLS))
+    assert (list(module.val_idx) == list(range(15))) != shuffle
+
+
+def test_last_batch(values: sparse.csr_matrix) -> None:
+    def sizes(batch_size: int) -> list[int]:
+        module = CellDataModule(values, TOTAL, batch_size=batch_size, train_size=0.7, drop_last=True)
+        return [len(batch["value"]) for batch in batches(module)]
+
+    assert sizes(8) == [8, 8, 8, 8]
+    assert sizes(100) == [35]  # there is always a batch
+
+
+def table(name: str, epochs: list[int]) -> pd.DataFrame:
+    return pd.DataFrame({name: np.asarray(epochs, dtype=object)}, index=pd.Index(epochs, name="epoch"))
+
+
+def test_history_is_joined() -> None:
+    before = {"a": table("a", [0, 1, 2]), "b": table("b", [1])}
+    further = joined_history(before, {"a": table("a", [0, 1]), "c": table("c", [1])}, resumed=False)
+    assert {name: list(x.index) for name, x in further.items()} == {"a": [0, 1, 2, 3, 4], "b": [1], "c": [4]}
+    resumed = joined_history(before, {"a": table("a", [2, 3]), "c": table("c", [3])}, resumed=True)
+    assert {name: list(x.index) for name, x in resumed.items()} == {"a": [0, 1, 2, 3], "b": [1], "c": [3]}
+    assert all(x.index.name == "epoch" for x in (*further.values(), *resumed.values()))
+    assert list(before["a"].index) == [0, 1, 2]
+    assert joined_history(None, {}, resumed=False) == {}

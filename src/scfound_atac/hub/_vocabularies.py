@@ -30,7 +30,7 @@ _FILES = {
 _GENE_CHROMOSOMES = "gene2chr.json"
 
 
-def read_vocabularies(folder: Path, network: Any) -> Vocabularies:
+def read_vocabularies(folder: Path, network: Any, prefix: str = "") -> Vocabularies:
     """Read the vocabularies that a network needs, and check their sizes.
 
     Parameters
@@ -39,6 +39,8 @@ def read_vocabularies(folder: Path, network: Any) -> Vocabularies:
         Folder of the weights.
     network
         Configuration of the network.
+    prefix
+        Text before the name of each file.
 
     Raises
     ------
@@ -47,9 +49,9 @@ def read_vocabularies(folder: Path, network: Any) -> Vocabularies:
     ValueError
         If a file is damaged, or does not fit the weights.
     """
-    needed = {field: file.name for field, file in _FILES.items() if getattr(network, file.rows)}
+    needed = {field: f"{prefix}{file.name}" for field, file in _FILES.items() if getattr(network, file.rows)}
     if network.n_genes and network.n_chromosomes:
-        needed["gene_chromosomes"] = _GENE_CHROMOSOMES
+        needed["gene_chromosomes"] = f"{prefix}{_GENE_CHROMOSOMES}"
     missing = [name for name in needed.values() if not (folder / name).is_file()]
     if missing:
         msg = (
@@ -110,11 +112,11 @@ def _check_ids(tokens: Mapping[str, int], n_rows: int, path: Path) -> None:
         raise ValueError(msg)
 
 
-def write_vocabularies(vocabularies: Vocabularies, folder: Path) -> None:
+def write_vocabularies(vocabularies: Vocabularies, folder: Path, prefix: str = "") -> None:
     """Write the vocabularies that are not empty, in the form that `read_vocabularies` reads."""
     names = {field: file.name for field, file in _FILES.items()} | {"gene_chromosomes": _GENE_CHROMOSOMES}
     for field, name in names.items():
         content = getattr(vocabularies, field)
         # The file of chromosomes is also needed if no gene has one.
         if content or (field == "gene_chromosomes" and vocabularies.genes):
-            (folder / name).write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")
+            (folder / f"{prefix}{name}").write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")

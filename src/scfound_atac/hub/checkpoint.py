@@ -101,6 +101,7 @@ def save(
     regions: Path | None = None,
     vocabularies: Vocabularies | None = None,
     overwrite: bool = False,
+    prefix: str | None = None,
 ) -> Path:
     """Write a network as ``model.safetensors`` and ``config.json``, for `scfound_atac.hub.load`.
 
@@ -124,6 +125,8 @@ def save(
         Vocabularies of an EpiFoundation network, which must be given; each becomes a JSON file with the name that the authors use.
     overwrite
         Replace weights that are already in the folder, and their region table.
+    prefix
+        Text before the name of each file, so that a folder can hold several networks.
 
     Returns
     -------
@@ -141,8 +144,9 @@ def save(
     from ..nn.networks import model_class_of
 
     folder = as_path(folder, "folder")
-    if not overwrite and (folder / WEIGHTS_FILE).exists():
-        msg = f"{folder / WEIGHTS_FILE} exists. Pass overwrite=True to replace it."
+    weights, table = (folder / f"{prefix or ''}{name}" for name in (WEIGHTS_FILE, REGIONS_FILE))
+    if not overwrite and weights.exists():
+        msg = f"{weights} exists. Pass overwrite=True to replace it."
         raise FileExistsError(msg)
     model_class = model_class_of(net)
     if (vocabularies is not None) != (model_class in PEAK_SET_MODELS):
@@ -165,12 +169,12 @@ def save(
     text = (
         json.dumps(config, indent=2) + "\n"
     )  # before any file is written, as it fails for values that JSON cannot hold
-    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, folder / WEIGHTS_FILE)
-    if regions is not None and regions.resolve() != (folder / REGIONS_FILE).resolve():
-        shutil.copyfile(regions, folder / REGIONS_FILE)
+    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, weights)
+    if regions is not None and regions.resolve() != table.resolve():
+        shutil.copyfile(regions, table)
     elif regions is None and overwrite:  # it belongs to the replaced weights
-        (folder / REGIONS_FILE).unlink(missing_ok=True)
+        table.unlink(missing_ok=True)
     if vocabularies is not None:
-        write_vocabularies(vocabularies, folder)
-    (folder / CONFIG_FILE).write_text(text)
+        write_vocabularies(vocabularies, folder, prefix or "")
+    (folder / f"{prefix or ''}{CONFIG_FILE}").write_text(text)
     return folder

@@ -51,7 +51,7 @@ _BROKEN_PICKLE = (
 )
 
 
-def load(model: str | Path) -> Checkpoint:
+def load(model: str | Path, *, prefix: str | None = None) -> Checkpoint:
     """Load a pretrained network.
 
     Parameters
@@ -65,6 +65,8 @@ def load(model: str | Path) -> Checkpoint:
         - a folder of EpiFoundation as released by the authors: a ``.pth`` file, ``config.json``, and those of the vocabularies
           ``atac_vocab.json``, ``chr_vocab.json``, ``rna_vocab.json``, ``gene2chr.json``, ``cell_vocab.json``, ``batch_vocab.json`` that
           the weights need
+    prefix
+        Text before the name of each file in a folder of this package, as it was given to `save`.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def load(model: str | Path) -> Checkpoint:
     """
     folder = Path(model)
     if folder.is_dir():
-        return _load_folder(folder, name=folder.resolve().name)
+        return _load_folder(folder, folder.resolve().name, prefix or "")
     if isinstance(model, Path) or "/" in model or "\\" in model:
         msg = f"No such folder: {folder}. Give a folder with {WEIGHTS_FILE} and {CONFIG_FILE}, or a name from sfa.hub.list_models()."
         raise FileNotFoundError(msg)
@@ -140,9 +142,12 @@ def convert(released: str | Path, destination: str | Path, *, overwrite: bool = 
     )
 
 
-def _load_folder(folder: Path, name: str) -> Checkpoint:
-    if (folder / WEIGHTS_FILE).is_file():
-        return _load_ours(folder, name)
+def _load_folder(folder: Path, name: str, prefix: str = "") -> Checkpoint:
+    if (folder / f"{prefix}{WEIGHTS_FILE}").is_file():
+        return _load_ours(folder, name, prefix)
+    if prefix:
+        msg = f"{folder} holds no {prefix}{WEIGHTS_FILE}. Give the prefix= with which the model was saved."
+        raise FileNotFoundError(msg)
     if _released_pth(folder):
         return _load_epifoundation(folder, name)
     if _is_linear(folder):
@@ -186,11 +191,11 @@ def _not_a_configuration(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} is not a model configuration ({error}). Fetch or save the model again.")
 
 
-def _load_ours(folder: Path, name: str) -> Checkpoint:
-    _require(folder, CONFIG_FILE)
-    path = folder / CONFIG_FILE
+def _load_ours(folder: Path, name: str, prefix: str = "") -> Checkpoint:
+    _require(folder, f"{prefix}{CONFIG_FILE}")
+    path, weights, table = (folder / f"{prefix}{file}" for file in (CONFIG_FILE, WEIGHTS_FILE, REGIONS_FILE))
     config = _read_config(path)
-    regions = folder / REGIONS_FILE if (folder / REGIONS_FILE).is_file() else None
+    regions = table if table.is_file() else None
     try:
         model_class = config.get("model_class", "ChromFound")
         shared = {
@@ -206,14 +211,13 @@ def _load_ours(folder: Path, name: str) -> Checkpoint:
             return Checkpoint(net=None, sha256=_linear_sha256(path, regions), **shared)
         network = _network_config(path, model_class, config["network"])
         if model_class in PEAK_SET_MODELS:
-            shared["vocabularies"] = read_vocabularies(folder, network)
+            shared["vocabularies"] = read_vocabularies(folder, network, prefix)
     except (KeyError, TypeError) as error:
         raise _not_a_configuration(path, error) from error
     if model_class == "ChromFound":
         _check_vocabulary(path, shared["chromosomes"], network)
-    state = _read_weights(folder / WEIGHTS_FILE)
-    net = _build(model_class, network, state, folder / WEIGHTS_FILE)
-    return Checkpoint(net=net, sha256=sha256_of(folder / WEIGHTS_FILE), **shared)
+    net = _build(model_class, network, _read_weights(weights), weights)
+    return Checkpoint(net=net, sha256=sha256_of(weights), **shared)
 
 
 def _linear_sha256(path: Path, regions: Path | None) -> str:

@@ -334,6 +334,7 @@ def embed_cells(
     n_components: int | None,
     fit_rows: NDArray[np.int64],
     axes: PCA | None = None,
+    rows: NDArray[np.int64] | None = None,
     progress: bool = True,
 ) -> tuple[NDArray[np.float32], PCA | None]:
     """Stream cells through a network and reduce the vector of each cell, which has one number per OCR.
@@ -356,33 +357,42 @@ def embed_cells(
         Row numbers of the cells to which PCA is fitted.
     axes
         Axes to use instead of fitting.
+    rows
+        Row numbers of the cells to return, each once; all in order if None. Others pass through the network only to fit the axes.
     progress
         Show a progress bar.
 
     Returns
     -------
-    Components (n_cells, k) and their axes; or vectors (n_cells, n_ocrs) in genome order, and None.
+    Components (n_cells, k) and their axes; or vectors (n_cells, n_ocrs) in genome order, and None; with `rows`, those of these cells.
     """
     n_cells, n_ocrs = len(cells), runner.n_ocrs
+    wanted = None if rows is None else np.sort(rows)
+    order = slice(None) if rows is None else rows
+    n_wanted = n_cells if rows is None else len(rows)
+    if rows is not None and n_components is not None and axes is None:
+        n_wanted = len(np.union1d(rows, fit_rows))
 
-    with tqdm(total=n_cells, unit="cells", disable=not progress, desc="embedding") as bar:
+    with tqdm(total=n_wanted, unit="cells", disable=not progress, desc="embedding") as bar:
 
-        def vectors(rows: NDArray[np.int64] | None) -> Any:
-            for index, chunk in cells.iter_rows(chunk_size=max(runner.batch_size, 16), rows=rows):
+        def vectors(part: NDArray[np.int64] | None) -> Any:
+            for index, chunk in cells.iter_rows(chunk_size=max(runner.batch_size, 16), rows=part):
                 yield index, runner(prepare(chunk))
                 bar.update(chunk.shape[0])
 
         if n_components is None:
-            whole = np.empty((n_cells, n_ocrs), dtype=np.float32)
-            for index, chunk in vectors(None):
-                whole[index] = chunk
+            whole = np.empty((n_wanted, n_ocrs), dtype=np.float32)
+            place = np.arange(n_cells)
+            place[order] = np.arange(n_wanted)
+            for index, chunk in vectors(wanted):
+                whole[place[index]] = chunk
             return whole, None
 
         if axes is not None:
             projected = np.empty((n_cells, axes.components.shape[1]), dtype=np.float32)
-            for index, chunk in vectors(None):
+            for index, chunk in vectors(wanted):
                 projected[index] = axes.project(chunk)
-            return projected, axes
+            return projected[order], axes
 
         fit_rows = np.sort(fit_rows)
         with tempfile.TemporaryDirectory(prefix="scfound_atac_") as folder:
@@ -397,11 +407,11 @@ def embed_cells(
             for i in range(0, len(fit_rows), step):
                 projected[fit_rows[i : i + step]] = pca.project(table[i : i + step])
             del table
-        rest = np.setdiff1d(np.arange(n_cells), fit_rows, assume_unique=True)
+        rest = np.setdiff1d(np.arange(n_cells) if wanted is None else wanted, fit_rows, assume_unique=True)
         if len(rest):
             for index, chunk in vectors(rest):
                 projected[index] = pca.project(chunk)
-    return projected, pca
+    return projected[order], pca
 
 
 def _table(shape: tuple[int, int], folder: Path) -> NDArray[np.float32]:

@@ -3,9 +3,12 @@
 The classes are used in three ways. `ChromFound` is a scvi-tools model: ``setup_anndata(adata)``, ``model = ChromFound(adata)``,
 ``model.train()``, ``get_latent_representation()``, ``save``, ``load``. `EpiFoundation` has the same methods for a MuData
 (``setup_mudata``), but is not derived from a class of scvi-tools, because its batches are sets of peaks and of genes and it shares the
-training loop of `pretrain`. `CellAnnotator` and `RNAPredictor` are not bound to data: they learn from one object and are applied to
-another, ``model = CellAnnotator(backbone)``, ``model.train(reference, ...)``, ``model.predict(query)``. The training loops are in
-`scfound_atac.train`.
+training loop of `pretrain`.
+
+`CellAnnotator` and `RNAPredictor` keep fit-and-predict, as whoever comes from scikit-learn expects it. They are not bound to data and need
+no ``setup_anndata``: they learn from one object and are applied to another, ``model = CellAnnotator(backbone)``,
+``model.train(reference, ...)``, ``model.predict(query)``. Their ``history`` has the form of scvi-tools, a table per value. The training
+loops are in `scfound_atac.train`.
 
 Every class is imported when it is first used: pretraining does not need scvi-tools, whose import takes seconds in each process of a
 cluster.

@@ -123,6 +123,13 @@ class CellAnnotator:
         self._count_head: CountHead | None = None  # beside "all"
         self._paper: dict[str, Any] = {}  # weights, temperature and OCRs of the paper's head
 
+    @property
+    def history(self) -> dict[str, pd.DataFrame] | None:
+        """The loss and the score of each epoch, with a table per value as in scvi-tools; empty for a probe, None before training."""
+        from ..train.epochs import history_tables
+
+        return history_tables(self.report.get("history", [])) if self.report else None
+
     @shared_docs
     def train(
         self,

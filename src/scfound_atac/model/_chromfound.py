@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData, read_h5ad
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import LayerField
+from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model.base import BaseModelClass
-from scvi.train import TrainRunner
 
 from .. import __version__
 from .._docs import shared_docs
+from .._logging import logger
+from .._paths import as_path
 from .._settings import settings
 from ..data import Cells, prepare_rows
 from ..data.cells import read_columns
@@ -29,18 +32,101 @@ from ..inference.chromfound import Runner, embed_cells
 from ..inference.kind import known_in_genome_order, ocr_columns
 from ..nn import ChromFoundConfig, ChromFoundNet
 from ..nn.objectives import MASK_FRACTION, WITHOUT_THINNING, check_weights
-from ..train.lightning import BoundNet, CellDataModule, TrainingPlan
+from ..train.lightning import BoundNet, CellDataModule, TrainingPlan, run_training
+from ._scvi_contract import (
+    ADATA_FILE,
+    REGISTRY_FILE,
+    device_of,
+    known_options,
+    read_registry,
+    refuse_arguments,
+    row_numbers,
+    settled_seed,
+    write_registry,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from anndata import AnnData
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
     from ..inference.chromfound import Pooling
 
 OCR_FILE = "ocrs.tsv.gz"
+_NO_LIKELIHOOD = "the network has no likelihood and no latent distribution"
+_NO_COVARIATES = "the network reads no covariates"
+_NO_DATAMODULE = "cells come from AnnData; a corpus of files is trained on with `sfa pretrain`"
+_NO_PICKLE = "weights are written as safetensors and JSON, not by torch.save"
+# Arguments and methods of `scvi.model.PEAKVI` that this class does not have, with the reason; the training page shows them.
+NOT_TAKEN: dict[str, dict[str, str]] = {
+    "__init__": dict.fromkeys(
+        (
+            "n_hidden",
+            "n_latent",
+            "n_layers_encoder",
+            "n_layers_decoder",
+            "dropout_rate",
+            "model_depth",
+            "region_factors",
+            "use_batch_norm",
+            "use_layer_norm",
+            "latent_distribution",
+            "deeply_inject_covariates",
+            "encode_covariates",
+        ),
+        "sizes of another network; `config` has those of this one",
+    ),
+    "setup_anndata": dict.fromkeys(("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES),
+    "train": {
+        "n_steps_kl_warmup": "the loss has no KL term",
+        "n_epochs_kl_warmup": "the loss has no KL term",
+        "datamodule": _NO_DATAMODULE,
+    },
+    "get_latent_representation": {
+        "give_mean": _NO_LIKELIHOOD,
+        "mc_samples": _NO_LIKELIHOOD,
+        "return_dist": _NO_LIKELIHOOD,
+        "dataloader": _NO_DATAMODULE,
+    },
+    "save": {"save_kwargs": _NO_PICKLE, "legacy_mudata_format": "the data are no MuData", "datamodule": _NO_DATAMODULE},
+    "load": {
+        "backup_url": "`hub.fetch` downloads weights, and checks them",
+        "datamodule": _NO_DATAMODULE,
+        "allowed_classes_names_list": "the folder names its network, and another one is refused",
+    },
+    "methods": {
+        **dict.fromkeys(
+            (
+                "get_normalized_accessibility",
+                "differential_accessibility",
+                "get_elbo",
+                "get_marginal_ll",
+                "get_reconstruction_error",
+                "get_latent_library_size",
+                "get_feature_correlation_matrix",
+                "get_likelihood_parameters",
+                "posterior_predictive_sample",
+                "get_aggregated_posterior",
+                "differential_expression",
+                "get_importance_weights",
+                "get_library_size_factors",
+                "get_region_factors",
+            ),
+            _NO_LIKELIHOOD,
+        ),
+        **dict.fromkeys(
+            ("load_query_data", "prepare_query_anndata", "prepare_query_mudata"),
+            "new cells need no training, and `from_pretrained` takes any OCR set",
+        ),
+        "setup_annbatch": _NO_DATAMODULE,
+        "convert_legacy_save": "there are no such folders; those of earlier versions of this package open as they are",
+    },
+}
+# Options of `plan_kwargs` and `datasplitter_kwargs`, by the arguments of `TrainingPlan` and `CellDataModule`.
+_PLAN = ("lr", "weight_decay", "eps", "n_warmup_steps", "mask_fraction", "objectives")
+_SPLITTER = ("external_indexing", "drop_last", "pin_memory", "num_workers")
+_UUID = "_scvi_uuid"  # by which scvi-tools knows an AnnData; a file that was written may hold that of another object
 
 
 class ChromFound(BaseModelClass):
@@ -52,13 +138,20 @@ class ChromFound(BaseModelClass):
     ----------
     adata
         AnnData that was registered with `setup_anndata`.
+    registry
+        Registry of such an AnnData, instead of the AnnData itself, for a model that is only applied; `load` passes it.
     config
         Sizes of a new network, as a `scfound_atac.nn.ChromFoundConfig` or a mapping of its fields; the released sizes if None. With
         ``n_factors=50`` the network also reads the description of each region (`scfound_atac.genome.load_region_table`).
     checkpoint
         A pretrained network to start from; see also `from_pretrained`.
     seed
-        Random seed of the initial weights.
+        Random seed of the initial weights; ``scvi.settings.seed`` if None, or 0 if that is not set.
+
+    Notes
+    -----
+    What it has of `scvi.model.PEAKVI`, and what not, is listed on the training page of the documentation. It has no
+    ``get_normalized_accessibility`` and no ``differential_accessibility``, as the network has no likelihood.
 
     Examples
     --------
@@ -72,13 +165,14 @@ class ChromFound(BaseModelClass):
 
     def __init__(
         self,
-        adata: AnnData,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
         *,
         config: ChromFoundConfig | Mapping[str, Any] | None = None,
         checkpoint: Checkpoint | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(adata)
+        super().__init__(adata, registry)
         if checkpoint is not None and config is not None:
             msg = "Pass config= for a new network or checkpoint= for a pretrained one, not both."
             raise ValueError(msg)
@@ -86,7 +180,7 @@ class ChromFound(BaseModelClass):
             if not isinstance(config, ChromFoundConfig):
                 config = ChromFoundConfig(**(config or {}))
             with torch.random.fork_rng():
-                torch.manual_seed(seed)
+                torch.manual_seed(settled_seed(seed))
                 net = ChromFoundNet(config)
             checkpoint = Checkpoint(net=net, name="untrained", sha256="", preparation=DEFAULT_PREPARATION)
         if checkpoint.model_class != "ChromFound":
@@ -96,20 +190,38 @@ class ChromFound(BaseModelClass):
             )
             raise ValueError(msg)
         self._checkpoint = checkpoint
-        _, ocrs = read_columns(self.adata, genome=self._setup["genome"])
-        order = known_in_genome_order(ocrs, checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
-        columns = ocr_columns(checkpoint, ocrs, order)
-        self.module = BoundNet(checkpoint.net, *map(torch.from_numpy, columns.values()))
-        self._order = order
-        n_parameters = sum(p.numel() for p in checkpoint.net.parameters())
-        self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
+        self._ocrs: pd.DataFrame | None = None
+        if self.adata is not None:
+            self._bind(self._columns_of(self.adata))
+        else:
+            nowhere = torch.empty(0, dtype=torch.int64)
+            self.module = BoundNet(checkpoint.net, nowhere, nowhere, nowhere)
         self.init_params_ = self._get_init_params(locals())
+
+    def _bind(self, ocrs: pd.DataFrame) -> None:
+        """Give the module the OCRs of the cells; nothing happens if it has them."""
+        if self._ocrs is not None and self._ocrs.equals(ocrs):
+            return
+        net = self._checkpoint.net
+        order = known_in_genome_order(ocrs, self._checkpoint.chromosome_ids(ocrs["chrom"].to_numpy()))
+        columns = ocr_columns(self._checkpoint, ocrs, order)
+        device = next(net.parameters()).device
+        self.module = BoundNet(net, *map(torch.from_numpy, columns.values())).to(device)
+        self._ocrs, self._order = ocrs, order
+        n_parameters = sum(p.numel() for p in net.parameters())
+        self._model_summary_string = f"ChromFound over {len(order)} OCRs, {n_parameters} parameters"
+
+    def _columns_of(self, adata: AnnData) -> pd.DataFrame:
+        return read_columns(adata, genome=self._setup["genome"])[1][["chrom", "start", "end"]]
 
     @classmethod
     @shared_docs
     def setup_anndata(
         cls,
         adata: AnnData,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        *,
         layer: str | None = None,
         recipe: Literal["chromfound"] | None = "chromfound",
         genome: str | None = None,
@@ -121,15 +233,23 @@ class ChromFound(BaseModelClass):
         ----------
         adata
             Cells x OCRs with coordinates in ``var`` or in the names.
+        batch_key, labels_key
+            Columns of ``obs`` with the batch and the label of each cell. They are registered, as in scvi-tools; the network reads neither.
         layer
             {layer}
         recipe
             ``"chromfound"`` scales the counts of each cell to the same total and takes log1p; None uses the matrix as it is.
         genome
             {genome}
+        **kwargs
+            How to take over the registry of another model, as in scvi-tools: ``source_registry``, and with it ``extend_categories``.
 
         Raises
         ------
+        KeyError
+            If `layer` or a column does not exist.
+        TypeError
+            If `adata` is no AnnData, or an argument of scvi-tools has no meaning here.
         ValueError
             If coordinates cannot be used, or values look normalised while a `recipe` is set.
         """
@@ -146,11 +266,16 @@ class ChromFound(BaseModelClass):
             values="any" if recipe is None else "counts",
             or_else=", or pass recipe=None to use values that are normalised already",
         )
+        refuse_arguments(NOT_TAKEN["setup_anndata"], kwargs, "ChromFound.setup_anndata")
         setup_method_args = cls._get_setup_method_args(
             **locals()
         )  # locals() must be the arguments only: no variable may be assigned before this line
-        field = LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False)
-        manager = AnnDataManager(fields=[field], setup_method_args=setup_method_args)
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
 
@@ -177,33 +302,64 @@ class ChromFound(BaseModelClass):
     def train(
         self,
         max_epochs: int = 5,
-        *,
-        batch_size: int = 16,
-        crop_size: int | None = None,
         lr: float = 5e-5,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        *,
+        shuffle_set_split: bool = True,
+        batch_size: int = 16,
         weight_decay: float = 0.01,
+        eps: float = 1e-8,
+        early_stopping: bool = False,
+        early_stopping_patience: int = 3,
+        check_val_every_n_epoch: int | None = None,
+        datasplitter_kwargs: Mapping[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        crop_size: int | None = None,
         mask_fraction: float = MASK_FRACTION,
         n_warmup_steps: int = 100,
         loss_on: Literal["replaced", "all"] = "replaced",
         objectives: Mapping[str, float] | None = None,
-        train_size: float = 0.9,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        seed: int = 0,
-        **trainer_kwargs: Any,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Train with the masked objective of the paper (section 3.3), or with other objectives.
+
+        Afterwards `history` has a table per value, as in scvi-tools; a further call appends to it.
 
         Parameters
         ----------
         max_epochs
             Number of passes over the training cells; 5 in the paper.
+        lr, weight_decay, eps
+            Learning rate, weight decay and epsilon of AdamW. The rate warms up over `n_warmup_steps` and falls to zero along a cosine.
+        accelerator, devices
+            Hardware to train on, as in `lightning.pytorch.Trainer`.
+        train_size
+            Fraction of the cells to train on; 0.9 if None.
+        validation_size
+            Fraction of the cells that are held out for validation; the rest if None. If the two are less than 1, there are test cells.
+        shuffle_set_split
+            Draw the cells of each part. Otherwise the first cells are held out, and the next are trained on.
         batch_size
             Cells per step; 128 in the paper.
+        early_stopping
+            Stop when `early_stopping_monitor`, by default ``"validation_loss"``, has not fallen for a while. The weights are then those of
+            the last epoch; ``callbacks=[scvi.train.SaveCheckpoint(load_best_on_end=True)]`` brings back those of the best.
+        early_stopping_patience
+            Number of validations without improvement after which training stops.
+        check_val_every_n_epoch
+            Number of epochs between two validations; 1 if None.
+        datasplitter_kwargs
+            Options of the cells: ``external_indexing`` (row numbers of the training, validation and test cells), ``drop_last``,
+            ``pin_memory``, ``num_workers``.
+        plan_kwargs
+            Options of the plan: ``lr``, ``weight_decay``, ``eps``, ``n_warmup_steps``, ``mask_fraction``, ``objectives``. An argument of
+            `train` that is not at its default goes first.
         crop_size
             Number of neighbouring OCRs in the random stretches to train on; whole cells if None.
-        lr, weight_decay
-            Learning rate and weight decay of AdamW. The rate warms up over `n_warmup_steps` and falls to zero along a cosine.
         mask_fraction
             Fraction of zero and of non-zero OCRs that the masked objectives replace.
         n_warmup_steps
@@ -214,29 +370,47 @@ class ChromFound(BaseModelClass):
         objectives
             Weights of several objectives, such as ``{"denoise": 1.0, "contrast": 0.1}``, instead of `loss_on`; the training page of the
             documentation lists them. All except ``"masked"`` and ``"all"`` thin counts, so the model must be set up with counts.
-        train_size
-            Fraction of the cells to train on; the others are used for validation.
-        accelerator, devices
-            Hardware to train on, as in `lightning.pytorch.Trainer`.
         seed
-            Random seed of the split, the order of cells, crops, masks and dropout.
-        **trainer_kwargs
-            Options of `lightning.pytorch.Trainer`, for example ``max_steps``, ``accumulate_grad_batches``, ``precision``,
-            ``default_root_dir``.
+            Random seed of the split, the order of cells, crops, masks and dropout; ``scvi.settings.seed`` if None, or 0 if that is not set.
+        **kwargs
+            Options of `scvi.train.Trainer` and `lightning.pytorch.Trainer`, for example ``logger``, ``callbacks``,
+            ``enable_checkpointing``, ``early_stopping_monitor``, ``max_steps``, ``accumulate_grad_batches``, ``precision``,
+            ``default_root_dir``; and ``ckpt_path``, a checkpoint of `lightning.pytorch.callbacks.ModelCheckpoint` from which an interrupted
+            run goes on.
 
         Raises
         ------
         ValueError
-            If `train_size` is outside (0, 1], `loss_on` or an objective is unknown, or `objectives` thin values that are not counts.
+            If a size is out of range, `loss_on` or an objective is unknown, `objectives` thin values that are not counts, the model was
+            opened without data, or early stopping has no cells to validate on.
+        TypeError
+            If an argument of scvi-tools has no meaning here, or the plan or the splitter has no such option.
         """
+        refuse_arguments(NOT_TAKEN["train"], kwargs, "ChromFound.train")
+        splitter = known_options(datasplitter_kwargs, _SPLITTER, "datasplitter_kwargs")
+        plan_options: dict[str, Any] = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "eps": eps,
+            "n_warmup_steps": n_warmup_steps,
+            "mask_fraction": mask_fraction,
+            "objectives": objectives,
+        }
+        defaults = inspect.signature(ChromFound.train).parameters
+        for name, value in known_options(plan_kwargs, _PLAN, "plan_kwargs").items():
+            if plan_options[name] == defaults[name].default:
+                plan_options[name] = value
+        objectives = plan_options.pop("objectives")
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
             raise ValueError(msg)
-        if not 0 < train_size <= 1:
-            msg = f"train_size must lie in (0, 1], got {train_size}."
-            raise ValueError(msg)
         objectives = dict(objectives or {"masked" if loss_on == "replaced" else "all": 1.0})
         check_weights(objectives)
+        if self.adata is None:
+            msg = "The model was opened without data: pass adata to load() to train it."
+            raise ValueError(msg)
+        self._bind(self._columns_of(self.adata))
+        seed = settled_seed(seed)
         preparation = dict(self._checkpoint.preparation)
         if self._setup["recipe"] is None:
             preparation = {"target_sum": None, "log1p": False}
@@ -249,58 +423,60 @@ class ChromFound(BaseModelClass):
             np.asarray(values.sum(axis=1), dtype=np.float32).ravel(),
             batch_size=batch_size,
             crop_size=crop_size,
-            train_size=train_size,
+            train_size=0.9 if train_size is None else train_size,
+            validation_size=validation_size,
+            shuffle_set_split=shuffle_set_split,
             seed=seed,
+            **splitter,
         )
-        plan = TrainingPlan(
-            self.module,
-            objectives,
-            data.fraction_open,
-            preparation,
-            mask_fraction=mask_fraction,
-            lr=lr,
-            weight_decay=weight_decay,
-            n_warmup_steps=n_warmup_steps,
-            seed=seed,
-        )
+        plan = TrainingPlan(self.module, objectives, data.fraction_open, preparation, seed=seed, **plan_options)
         trainer_kwargs = {
             "enable_progress_bar": settings.progress_bar,
-            "check_val_every_n_epoch": 1 if data.n_val else None,
+            "early_stopping_monitor": "validation_loss",
             "gradient_clip_val": 1.0,
             "num_sanity_val_steps": 0,
             "reload_dataloaders_every_n_epochs": 1,
-            **trainer_kwargs,
+            **kwargs,
         }
-        runner = TrainRunner(
-            self, plan, data, max_epochs=max_epochs, accelerator=accelerator, devices=devices, **trainer_kwargs
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.module.train()
-            runner()
+        record = {
+            "objectives": objectives,
+            "mask_fraction": plan_options["mask_fraction"],
+            "n_cells": data.n_train,
+            "n_ocrs": len(self._order),
+            "version": __version__,
+            "batch_size": batch_size,
+            "crop_size": crop_size or len(self._order),
+            "lr": plan_options["lr"],
+            "seed": seed,
+        }
+        before = self._checkpoint
         self._checkpoint = replace(
-            self._checkpoint,
-            net=self.module.net,
-            name="trained",
-            sha256="",
-            training={
-                "objectives": objectives,
-                "mask_fraction": mask_fraction,
-                "n_cells": data.n_train,
-                "n_ocrs": len(self._order),
-                "n_steps": int(runner.trainer.global_step),
-                "version": __version__,
-                "batch_size": batch_size,
-                "crop_size": crop_size or len(self._order),
-                "lr": lr,
-                "seed": seed,
-            },
-        )
+            before, name="trained", sha256="", training=record
+        )  # what a checkpoint callback writes
+        try:
+            record["n_steps"] = run_training(
+                self,
+                plan,
+                data,
+                _read_weights,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                early_stopping_patience=early_stopping_patience,
+                check_val_every_n_epoch=(check_val_every_n_epoch or 1) if data.n_val else None,
+                seed=seed,
+                **trainer_kwargs,
+            )
+        except BaseException:
+            self._checkpoint = replace(before, sha256="")  # the weights may have changed
+            raise
 
     @property
     def _setup(self) -> dict[str, Any]:
         """The arguments of `setup_anndata`."""
-        return self.adata_manager.registry["setup_args"]
+        setup: dict[str, Any] = self.registry_["setup_args"]
+        return setup
 
     def _cells(self, adata: AnnData) -> Cells:
         setup = self._setup
@@ -310,27 +486,45 @@ class ChromFound(BaseModelClass):
     def _prepare(self, rows: csr_matrix) -> csr_matrix:
         return rows if self._setup["recipe"] is None else prepare_rows(rows, **self._checkpoint.preparation)
 
+    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:  # noqa: FBT001, FBT002
+        """Register cells that are new to the model like its own; they may be of new batches, since the network reads none."""
+        if adata is None and self.adata is None:
+            msg = "The model was opened without data: pass the cells to apply it to."
+            raise ValueError(msg)
+        if adata is not None and self.adata is not None and self.get_anndata_manager(adata) is None:
+            self._register_manager_for_instance(self.adata_manager.transfer_fields(adata, extend_categories=True))
+        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
+
     def _apply(
         self,
         adata: AnnData | None,
         pooling: Pooling,
         *,
-        batch_size: int | Literal["auto"],
+        indices: Sequence[int] | NDArray[Any] | None,
+        batch_size: int | Literal["auto"] | None,
         n_components: int | None = None,
         n_fit_cells: int = N_FIT_CELLS,
         seed: int = 0,
     ) -> NDArray[np.float32]:
         """Vectors of cells: principal components, or one number per column of ``var``."""
         cells = self._cells(self._validate_anndata(adata))
-        runner = Runner(self._checkpoint, cells.ocrs, pooling=pooling, device=self.device, batch_size=batch_size)
+        runner = Runner(
+            self._checkpoint, cells.ocrs, pooling=pooling, device=self.device, batch_size=batch_size or "auto"
+        )
+        rows, back = row_numbers(indices, len(cells)), None
+        if rows is not None:
+            rows, back = np.unique(rows, return_inverse=True)
         vectors, axes = embed_cells(
             cells,
             runner,
             prepare=self._prepare,
             n_components=n_components,
             fit_rows=fit_rows(cells.names, n_fit_cells, seed),
+            rows=rows,
             progress=settings.progress_bar,
         )
+        if back is not None:
+            vectors = vectors[back]
         return vectors if axes is not None else cells.to_var(vectors.T, runner.order).T
 
     @torch.inference_mode()
@@ -338,11 +532,12 @@ class ChromFound(BaseModelClass):
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
         n_components: int | None = 50,
         n_fit_cells: int = N_FIT_CELLS,
-        batch_size: int | Literal["auto"] = "auto",
-        seed: int = 0,
+        batch_size: int | Literal["auto"] | None = "auto",
+        seed: int | None = None,
     ) -> NDArray[np.float32]:
         """Compute cell vectors: hidden states averaged over the hidden dimensions, then PCA over the cells (section A.1), as in `tl.embed`.
 
@@ -350,14 +545,18 @@ class ChromFound(BaseModelClass):
         ----------
         adata
             Cells to embed; the registered ones if None.
+        indices
+            Row numbers of the cells to return, or a mask; all if None. The principal components are those of all cells of `adata`, so the
+            result is the same as without `indices`, and then chosen.
         n_components
             Number of principal components, or None for one number per OCR of ``var``.
         n_fit_cells
             Maximum number of cells to which PCA is fitted. They are chosen by `seed` and name.
         batch_size
-            {batch_size}
+            Cells per forward pass; ``"auto"`` or None chooses it by the memory of the device.
         seed
-            Random seed. It chooses the cells for PCA if there are more than `n_fit_cells`.
+            Random seed. It chooses the cells for PCA if there are more than `n_fit_cells`; ``scvi.settings.seed`` if None, or 0 if that is
+            not set.
 
         Returns
         -------
@@ -367,16 +566,21 @@ class ChromFound(BaseModelClass):
         return self._apply(
             adata,
             "hidden_mean",
+            indices=indices,
             batch_size=batch_size,
             n_components=n_components,
             n_fit_cells=n_fit_cells,
-            seed=seed,
+            seed=settled_seed(seed),
         )
 
     @torch.inference_mode()
     @shared_docs
     def get_reconstruction(
-        self, adata: AnnData | None = None, *, batch_size: int | Literal["auto"] = "auto"
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
+        *,
+        batch_size: int | Literal["auto"] | None = "auto",
     ) -> NDArray[np.float32]:
         """Compute the accessibility that the network reconstructs, on the scale of the prepared values.
 
@@ -384,34 +588,59 @@ class ChromFound(BaseModelClass):
         ----------
         adata
             Cells to reconstruct; the registered ones if None.
+        indices
+            Row numbers of the cells to return, or a mask; all if None.
         batch_size
-            {batch_size}
+            Cells per forward pass; ``"auto"`` or None chooses it by the memory of the device.
 
         Returns
         -------
         Array (n_obs, n_vars), float32, dense.
         """
         self._check_if_trained(warn=True)
-        return self._apply(adata, "reconstruction", batch_size=batch_size)
+        return self._apply(adata, "reconstruction", indices=indices, batch_size=batch_size)
 
     @shared_docs
-    def save(self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
+    def save(
+        self,
+        dir_path: str | Path,
+        prefix: str | None = None,
+        *,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Write a folder with safetensors, JSON and the OCR table that `load` and `scfound_atac.hub.load` open.
 
         Parameters
         ----------
         dir_path
             {dir_path}
+        prefix
+            Text before the name of each file, so that a folder can hold several models.
         overwrite
             {overwrite}
         save_anndata
-            Also write the registered AnnData, as ``adata.h5ad``.
+            Also write the registered AnnData, as ``adata.h5ad``; `load` then needs no other.
+        **kwargs
+            Options of `anndata.AnnData.write_h5ad`, for example ``compression``.
 
         Raises
         ------
         FileExistsError
             If there is a model and `overwrite` is False.
+        TypeError
+            If an argument of scvi-tools has no meaning here.
+        ValueError
+            If `save_anndata` is set and the model was opened without data.
         """
+        refuse_arguments(NOT_TAKEN["save"], kwargs, "ChromFound.save")
+        if kwargs and not save_anndata:
+            msg = f"{', '.join(kwargs)} are options of the AnnData that is written: pass save_anndata=True."
+            raise TypeError(msg)
+        if save_anndata and self.adata is None:
+            msg = "The model was opened without data: leave save_anndata out."
+            raise ValueError(msg)
         folder = save(
             self.module.net,
             dir_path,
@@ -420,39 +649,145 @@ class ChromFound(BaseModelClass):
             training=self._checkpoint.training,
             regions=self._checkpoint.regions,
             overwrite=overwrite,
+            prefix=prefix,
         )
-        read_columns(self.adata, genome=self._setup["genome"])[1][["chrom", "start", "end"]].to_csv(
-            folder / OCR_FILE, sep="\t", index=False
-        )
+        if self._ocrs is not None:
+            self._ocrs.to_csv(_file(folder, OCR_FILE, prefix), sep="\t", index=False)
+        write_registry(self.registry_, _file(folder, REGISTRY_FILE, prefix))
         if save_anndata:
-            self.adata.write_h5ad(folder / "adata.h5ad")
+            self.adata.write_h5ad(_file(folder, ADATA_FILE, prefix), **kwargs)
 
     @classmethod
     @shared_docs
-    def load(cls, dir_path: str | Path, adata: AnnData) -> ChromFound:
-        """Open a saved model for a registered AnnData with the same OCRs, in any order.
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | Literal[False] | None = None,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+        prefix: str | None = None,
+        **kwargs: Any,
+    ) -> ChromFound:
+        """Open a saved model, with the AnnData that was saved with it, with another one with the same OCRs in any order, or without.
 
         Parameters
         ----------
         dir_path
             {saved_folder}
         adata
-            AnnData that was registered with `setup_anndata`.
+            Cells with the OCRs of the saved model. They are registered as those of the saved model were, unless `setup_anndata` was called
+            for them. If None, those that were saved with the model; if there are none, or with False, the model is opened without data,
+            and can be applied, but not trained.
+        accelerator, device
+            Where the network is placed, as in scvi-tools: on a GPU if there is one.
+        prefix
+            Text before the name of each file, as it was given to `save`.
+        **kwargs
+            None are taken: arguments of scvi-tools without a meaning here are refused.
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such model.
+        TypeError
+            If an argument of scvi-tools has no meaning here.
         ValueError
-            If `adata` has other OCRs than those of the saved model; `from_pretrained` works for any OCR set.
+            If `adata` has other OCRs than those of the saved model; `from_pretrained` works for any OCR set. Or if the folder was written
+            by an earlier version, without a registry, and `adata` is not given.
         """
-        table = Path(dir_path) / OCR_FILE
+        refuse_arguments(NOT_TAKEN["load"], kwargs, "ChromFound.load")
+        known_options(kwargs, (), "ChromFound.load")
+        folder = as_path(dir_path, "dir_path")
+        checkpoint = load(folder, prefix=prefix)
+        registry_file, table, own_data = (_file(folder, name, prefix) for name in (REGISTRY_FILE, OCR_FILE, ADATA_FILE))
+        registry = read_registry(registry_file) if registry_file.is_file() else None
+        if registry is not None and registry.get("model_name") != cls.__name__:
+            msg = f"{folder} holds a model of class {registry.get('model_name')}, not {cls.__name__}."
+            raise ValueError(msg)
+        if registry is None and not isinstance(adata, AnnData):
+            msg = (
+                f"{folder} has no {registry_file.name}, as it was written by an earlier version: pass an AnnData for which "
+                "ChromFound.setup_anndata was called."
+            )
+            raise ValueError(msg)
+        if adata is None and own_data.is_file():
+            read = read_h5ad(own_data)
+            read.uns.pop(_UUID, None)
+            adata = read
+        elif adata is None:
+            logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
+        saved = None
         if table.is_file():
-            saved = pd.MultiIndex.from_frame(pd.read_csv(table, sep="\t"))
-            _, ocrs = read_columns(adata, genome=declared_genome(adata.uns.get("genome")) or "GRCh38")
-            given = pd.MultiIndex.from_frame(ocrs[["chrom", "start", "end"]])
-            if len(saved.symmetric_difference(given)):
-                msg = (
-                    f"adata has other OCRs than the saved model ({len(given.difference(saved))} of {len(given)} are new). "
-                    "Use ChromFound.from_pretrained(folder, adata), which works for any OCR set, or sfa.pp.map_ocrs(adata, target)."
-                )
-                raise ValueError(msg)
-        return cls.from_pretrained(Path(dir_path), adata)
+            saved = pd.read_csv(table, sep="\t", dtype={"chrom": str})
+        if isinstance(adata, AnnData):
+            if saved is not None:
+                _check_ocrs(adata, saved)
+            if registry is not None and not cls._is_set_up(adata):
+                cls.setup_anndata(adata, source_registry=registry, extend_categories=True, **registry["setup_args"])
+            model = cls(adata, checkpoint=checkpoint)
+        else:
+            model = cls(registry=registry, checkpoint=checkpoint)
+            if saved is not None:
+                model._bind(saved)
+        model.is_trained_ = True
+        model.to_device(device_of(accelerator, device))
+        return model
+
+    @classmethod
+    def _is_set_up(cls, adata: AnnData) -> bool:
+        """Whether `setup_anndata` was called for this object; a copy counts as another."""
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_UUID))
+        return manager is not None and manager.adata is adata
+
+    @staticmethod
+    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
+        """The registry that was saved with a model: how its AnnData was set up.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that `save` wrote.
+        prefix
+            Text before the name of each file, as it was given to `save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none, as in folders of version 0.1.
+        """
+        return read_registry(_file(as_path(dir_path, "dir_path"), REGISTRY_FILE, prefix))
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print the arguments of `setup_anndata` of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that `save` wrote.
+        prefix
+            Text before the name of each file, as it was given to `save`.
+        """
+        AnnDataManager.view_setup_method_args(ChromFound.load_registry(dir_path, prefix))
+
+
+def _file(folder: Path, name: str, prefix: str | None) -> Path:
+    return folder / f"{prefix or ''}{name}"
+
+
+def _read_weights(folder: str) -> Mapping[str, torch.Tensor]:
+    """Weights of a folder that a checkpoint callback wrote."""
+    state: Mapping[str, torch.Tensor] = load(Path(folder)).net.state_dict()
+    return state
+
+
+def _check_ocrs(adata: AnnData, saved: pd.DataFrame) -> None:
+    """Refuse cells with other OCRs than those that were saved with a model."""
+    _, ocrs = read_columns(adata, genome=declared_genome(adata.uns.get("genome")) or "GRCh38")
+    expected, given = (pd.MultiIndex.from_frame(x[["chrom", "start", "end"]]) for x in (saved, ocrs))
+    if len(expected.symmetric_difference(given)):
+        msg = (
+            f"adata has other OCRs than the saved model ({len(given.difference(expected))} of {len(given)} are new). "
+            "Use ChromFound.from_pretrained(folder, adata), which works for any OCR set, or sfa.pp.map_ocrs(adata, target)."
+        )
+        raise ValueError(msg)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from mudata import read_h5mu
 
 from .._anndata import get_atac
 from .._docs import shared_docs
 from .._logging import logger
-from .._paths import make_folder
+from .._paths import as_path, make_folder
 from .._settings import settings
 from ..data.build_vocabularies import build_vocabularies
 from ..data.cells import read_columns
@@ -35,10 +36,11 @@ from ..train.paired_data import (
     refuse_repeated,
 )
 from ..train.peak_to_gene import PeakToGeneOptions, PeakToGeneRun
-from ..train.run_folder import LOG
+from ..train.run_folder import LOG, log_tables
+from ._scvi_contract import known_options, refuse_arguments, row_numbers, settled_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -46,12 +48,125 @@ if TYPE_CHECKING:
 
 _OF_THE_DATA = ("n_peaks", "n_genes", "n_chromosomes", "n_batches", "n_cell_types")
 _SIZES = tuple(field.name for field in fields(EpiFoundationConfig) if field.name not in _OF_THE_DATA)
+# Arguments and methods of `scvi.model.PEAKVI` that this class does not have, with the reason; the training page shows them.
+_NO_LIKELIHOOD = "the network has no likelihood of accessibility and no latent distribution"
+_NO_COVARIATES = "the network reads a batch and no other covariate"
+_NO_DATAMODULE = "cells come from MuData"
+_NO_TRAINER = "the loop of `sfa pretrain` trains; its options are arguments of `train`"
+_NO_BASE = (
+    "not derived from scvi-tools' base class: `mdata.uns` holds the setup, `load_registry` reads that of a folder"
+)
+_NO_PICKLE = "weights are written as safetensors and JSON, not by torch.save"
+NOT_TAKEN: dict[str, dict[str, str]] = {
+    "__init__": dict.fromkeys(
+        (
+            "n_hidden",
+            "n_latent",
+            "n_layers_encoder",
+            "n_layers_decoder",
+            "dropout_rate",
+            "model_depth",
+            "region_factors",
+            "use_batch_norm",
+            "use_layer_norm",
+            "latent_distribution",
+            "deeply_inject_covariates",
+            "encode_covariates",
+        ),
+        "sizes of another network; `config` has those of this one",
+    )
+    | {"registry": "a checkpoint holds the setup, and needs no data"},
+    "setup_anndata": {
+        "labels_key": "the network learns expression, not labels",
+        **dict.fromkeys(("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES),
+    },
+    "train": {
+        "n_steps_kl_warmup": "the loss has no KL term",
+        "n_epochs_kl_warmup": "the loss has no KL term",
+        "validation_size": "all paired cells that are not trained on are held out",
+        "shuffle_set_split": "the cells that are held out are always drawn",
+        "weight_decay": "Adam without weight decay, as in the paper",
+        "eps": "Adam as in the paper",
+        "check_val_every_n_epoch": "`validate_every` counts steps",
+        **dict.fromkeys(("datasplitter_kwargs", "plan_kwargs"), _NO_TRAINER),
+        "datamodule": _NO_DATAMODULE,
+    },
+    "get_latent_representation": {
+        "give_mean": _NO_LIKELIHOOD,
+        "mc_samples": _NO_LIKELIHOOD,
+        "return_dist": _NO_LIKELIHOOD,
+        "dataloader": _NO_DATAMODULE,
+    },
+    "save": {
+        "save_kwargs": _NO_PICKLE,
+        "legacy_mudata_format": "the names of peaks and genes are vocabularies",
+        "datamodule": _NO_DATAMODULE,
+    },
+    "load": {
+        "accelerator": "`get_latent_representation` and `predict_expression` have `device`",
+        "device": "`get_latent_representation` and `predict_expression` have `device`",
+        "backup_url": "`hub.fetch` downloads weights, and checks them",
+        "datamodule": _NO_DATAMODULE,
+        "allowed_classes_names_list": "the folder names its network, and another one is refused",
+    },
+    "methods": {
+        **dict.fromkeys(
+            (
+                "get_normalized_accessibility",
+                "differential_accessibility",
+                "differential_expression",
+                "differential_abundance",
+                "get_normalized_expression",
+                "get_elbo",
+                "get_marginal_ll",
+                "get_reconstruction_error",
+                "get_latent_library_size",
+                "get_feature_correlation_matrix",
+                "get_likelihood_parameters",
+                "posterior_predictive_sample",
+                "get_aggregated_posterior",
+                "get_importance_weights",
+                "get_library_size_factors",
+                "get_region_factors",
+            ),
+            _NO_LIKELIHOOD,
+        ),
+        **dict.fromkeys(
+            ("load_query_data", "prepare_query_anndata", "prepare_query_mudata"),
+            "new cells need no training, and `from_pretrained` takes any OCR set",
+        ),
+        **dict.fromkeys(
+            (
+                "data_registry",
+                "deregister_manager",
+                "get_anndata_manager",
+                "get_from_registry",
+                "get_setup_arg",
+                "get_state_registry",
+                "get_var_names",
+                "register_manager",
+                "setup_anndata",
+                "to_device",
+                "transfer_fields",
+                "update_setup_method_args",
+                "view_anndata_setup",
+                "view_registry",
+                "view_setup_args",
+                "view_setup_method_args",
+            ),
+            _NO_BASE,
+        ),
+        "setup_annbatch": _NO_DATAMODULE,
+        "convert_legacy_save": "there are no such folders; those of earlier versions of this package open as they are",
+    },
+}
 # Values need no preparation, because the network only reads which OCRs are open.
 _AS_IT_IS = {"target_sum": None, "log1p": False}
 # Number of steps between checkpoints in a temporary folder, from which no run is resumed.
 _NEVER = 2**62
 # Maximum number of genes times cells for which a decoder holds hidden units at the same time; bounds memory.
 _QUERIES = 250_000
+_MDATA_FILE = "mdata.h5mu"
 
 
 class EpiFoundation:
@@ -74,12 +189,12 @@ class EpiFoundation:
         Chromosome of each gene, for a new network; by default ``var["chrom"]`` or ``var["chromosome"]`` of the genes. Genes without a known
         chromosome get a common token, with a warning.
     seed
-        Random seed of the initial weights.
+        Random seed of the initial weights; ``scvi.settings.seed`` if None, or 0 if that is not set.
 
     Attributes
     ----------
     history
-        The log of the last training run with a row per step; None before training.
+        The log of the last training run in the form of scvi-tools, a table per value over the steps; None before training.
     validation_names
         Names of the cells that the last training run held out.
 
@@ -107,13 +222,13 @@ class EpiFoundation:
         config: Mapping[str, Any] | None = None,
         checkpoint: Checkpoint | None = None,
         gene_chromosomes: Mapping[str, object] | pd.Series | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if checkpoint is not None and (config is not None or gene_chromosomes is not None):
             msg = "config= and gene_chromosomes= define a new network: pass them or checkpoint=, not both."
             raise ValueError(msg)
         self.mdata, self._is_trained = mdata, checkpoint is not None
-        self.history: pd.DataFrame | None = None
+        self.history: dict[str, pd.DataFrame] | None = None
         self.validation_names: pd.Index | None = None
         self._setup = read_setup((checkpoint.training if checkpoint else {}).get("setup", DEFAULT_SETUP))
         if mdata is not None:
@@ -125,7 +240,7 @@ class EpiFoundation:
             if mdata is None:
                 msg = "Pass mdata for a new network, or a pretrained one as checkpoint=."
                 raise ValueError(msg)
-            checkpoint = self._new_network(mdata, dict(config or {}), gene_chromosomes, seed)
+            checkpoint = self._new_network(mdata, dict(config or {}), gene_chromosomes, settled_seed(seed))
         if checkpoint.model_class != "EpiFoundation":
             msg = (
                 f"{checkpoint.name!r} is a {checkpoint.model_class} model, not EpiFoundation; use it with sfa.tl.embed."
@@ -140,10 +255,10 @@ class EpiFoundation:
     def setup_mudata(
         cls,
         mdata: MuData,
+        batch_key: str | None = None,
         *,
         layer: str | None = None,
         rna_layer: str | None = None,
-        batch_key: str | None = None,
         modalities: Mapping[str, str] | None = None,
         genome: str | None = None,
     ) -> None:
@@ -236,7 +351,10 @@ class EpiFoundation:
         devices: int | list[int] | str = 1,
         num_nodes: int = 1,
         strategy: str = "auto",
-        seed: int = 0,
+        early_stopping: bool = False,
+        early_stopping_patience: int = 3,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         """Train on the cells with both modalities to predict which genes are expressed (section 3.3.3).
 
@@ -276,17 +394,31 @@ class EpiFoundation:
             Continue from ``last.ckpt`` in `output` if there is one; start over if False.
         accelerator, devices, num_nodes, strategy
             Hardware to train on, as in `lightning.fabric.Fabric`. Several devices need a script that each process runs, or torchrun.
+        early_stopping
+            Stop when the loss on the held-out cells has not fallen for a while. The best weights are kept with and without it.
+        early_stopping_patience
+            Number of validations without improvement after which training stops.
         seed
-            Random seed of the split, of all draws and of dropout.
+            Random seed of the split, of all draws and of dropout; ``scvi.settings.seed`` if None, or 0 if that is not set.
+        **kwargs
+            None are taken: arguments of scvi-tools without a meaning here are refused.
 
         Raises
         ------
         ValueError
             If there is no paired cell; values are negative, infinite or NaN; hardly any open OCR is in the vocabulary of the checkpoint; an
-            option is out of range; or `output` holds another run.
+            option is out of range; `output` holds another run; or early stopping has no cells to validate on.
+        TypeError
+            If an argument of scvi-tools has no meaning here.
         FloatingPointError
             If the loss becomes infinite or NaN.
         """
+        refuse_arguments(NOT_TAKEN["train"], kwargs, "EpiFoundation.train")
+        known_options(kwargs, (), "EpiFoundation.train")
+        if early_stopping and train_size == 1:
+            msg = "early_stopping needs cells to validate on, and none is held out: lower train_size."
+            raise ValueError(msg)
+        seed = settled_seed(seed)
         options = PeakToGeneOptions(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -302,6 +434,7 @@ class EpiFoundation:
             precision=precision,
             n_workers=n_workers,
             seed=seed,
+            patience=early_stopping_patience if early_stopping else None,
         )
         sizes = self._checkpoint.net.config
         if self.mdata is None:
@@ -323,7 +456,7 @@ class EpiFoundation:
             folder = Path(str(output))
             PeakToGeneRun(self._checkpoint, cells, options, fabric, folder=folder, facts=facts, resume=resume).train()
             self._checkpoint = replace(load(folder / BEST), name="trained")
-            self.history = pd.read_csv(folder / LOG)
+            self.history = log_tables(folder / LOG)
             fabric.barrier()  # the folder is removed only after every process has read it
         self.validation_names, self._is_trained = names[options.split(len(cells))[1]], True
 
@@ -331,11 +464,12 @@ class EpiFoundation:
     def get_latent_representation(
         self,
         mdata: MuData | AnnData | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
         genome: str | None = None,
-        batch_size: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] | None = "auto",
         device: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
     ) -> NDArray[np.float32]:
         """Compute cell vectors: the state of [CLS] after the last layer (section 3.3.2).
 
@@ -344,14 +478,17 @@ class EpiFoundation:
         mdata
             Cells to embed, paired or not, with any OCRs on GRCh38: a MuData, or an AnnData with the accessibility. The registered ones if
             None.
+        indices
+            Row numbers of the cells of the accessibility modality, or a mask; all if None.
         genome
             {genome}
         batch_size
-            Maximum number of cells per forward pass; ``"auto"`` chooses it by the memory of the device.
+            Maximum number of cells per forward pass; ``"auto"`` or None chooses it by the memory of the device.
         device
             {device}
         seed
-            Random seed. It chooses the peaks of cells that have more than the network reads.
+            Random seed. It chooses the peaks of cells that have more than the network reads; ``scvi.settings.seed`` if None, or 0 if that
+            is not set.
 
         Returns
         -------
@@ -363,8 +500,8 @@ class EpiFoundation:
             If coordinates or values cannot be used, or hardly any open OCR is in the vocabulary.
         """
         self._atac(mdata)
-        runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size)
-        return self._embed(mdata, runner, genome, seed)
+        runner = PeakSetRunner(self._checkpoint, device=device, batch_size=batch_size or "auto")
+        return self._embed(mdata, runner, genome, settled_seed(seed), indices)
 
     @shared_docs
     def predict_expression(
@@ -448,21 +585,47 @@ class EpiFoundation:
         return pd.DataFrame(values, index=atac.obs_names, columns=names)
 
     @shared_docs
-    def save(self, dir_path: str | Path, *, overwrite: bool = False) -> None:
+    def save(
+        self,
+        dir_path: str | Path,
+        prefix: str | None = None,
+        *,
+        overwrite: bool = False,
+        save_anndata: bool = False,
+        **kwargs: Any,
+    ) -> None:
         """Write a folder with safetensors, JSON and the vocabularies that `load` and `scfound_atac.hub.load` open.
 
         Parameters
         ----------
         dir_path
             {dir_path}
+        prefix
+            Text before the name of each file, so that a folder can hold several models.
         overwrite
             {overwrite}
+        save_anndata
+            Also write the registered MuData, as ``mdata.h5mu``; `load` then needs no other.
+        **kwargs
+            Options of `mudata.MuData.write`, for example ``compression``.
 
         Raises
         ------
         FileExistsError
             If there is a model and `overwrite` is False.
+        TypeError
+            If an argument of scvi-tools has no meaning here.
+        ValueError
+            If `save_anndata` is set and the model was opened without data.
         """
+        refuse_arguments(NOT_TAKEN["save"], kwargs, "EpiFoundation.save")
+        if kwargs and not save_anndata:
+            msg = f"{', '.join(kwargs)} are options of the MuData that is written: pass save_anndata=True."
+            raise TypeError(msg)
+        mdata = self.mdata if save_anndata else None
+        if save_anndata and mdata is None:
+            msg = "The model was opened without data: leave save_anndata out."
+            raise ValueError(msg)
         checkpoint = self._checkpoint
         save(
             checkpoint.net,
@@ -472,11 +635,20 @@ class EpiFoundation:
             training={**checkpoint.training, "setup": self._setup},
             vocabularies=checkpoint.vocabularies,
             overwrite=overwrite,
+            prefix=prefix,
         )
+        if mdata is not None:
+            mdata.write(as_path(dir_path, "dir_path") / f"{prefix or ''}{_MDATA_FILE}", **kwargs)
 
     @classmethod
     @shared_docs
-    def load(cls, dir_path: str | Path, mdata: MuData | None = None) -> EpiFoundation:
+    def load(
+        cls,
+        dir_path: str | Path,
+        mdata: MuData | Literal[False] | None = None,
+        prefix: str | None = None,
+        **kwargs: Any,
+    ) -> EpiFoundation:
         """Open a saved model, with or without data. The data may have other OCRs and genes than those of the training.
 
         Parameters
@@ -484,9 +656,54 @@ class EpiFoundation:
         dir_path
             {saved_folder}
         mdata
-            MuData that was registered with `setup_mudata`; None to apply the model only.
+            Cells to train on. They are registered as those of the saved model were, unless `setup_mudata` was called for them. If None,
+            those that were saved with the model; if there are none, or with False, the model can be applied, but not trained.
+        prefix
+            Text before the name of each file, as it was given to `save`.
+        **kwargs
+            None are taken: arguments of scvi-tools without a meaning here are refused.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such model.
+        TypeError
+            If an argument of scvi-tools has no meaning here.
         """
-        return cls.from_pretrained(Path(dir_path), mdata)
+        refuse_arguments(NOT_TAKEN["load"], kwargs, "EpiFoundation.load")
+        known_options(kwargs, (), "EpiFoundation.load")
+        folder = as_path(dir_path, "dir_path")
+        checkpoint = load(folder, prefix=prefix)
+        own_data = folder / f"{prefix or ''}{_MDATA_FILE}"
+        if mdata is None and own_data.is_file():
+            mdata = read_h5mu(own_data)
+        if mdata is None or mdata is False:
+            return cls(checkpoint=checkpoint)
+        if SETUP_KEY not in mdata.uns:
+            cls.setup_mudata(mdata, **_setup_arguments(checkpoint))
+        return cls(mdata, checkpoint=checkpoint)
+
+    @staticmethod
+    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
+        """How the MuData of a saved model was set up, under the names that scvi-tools uses.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that `save` wrote.
+        prefix
+            Text before the name of each file, as it was given to `save`.
+
+        Returns
+        -------
+        ``model_name``, ``setup_method_name`` and ``setup_args``.
+        """
+        checkpoint = load(as_path(dir_path, "dir_path"), prefix=prefix)
+        return {
+            "model_name": checkpoint.model_class,
+            "setup_method_name": "setup_mudata",
+            "setup_args": _setup_arguments(checkpoint),
+        }
 
     def _new_network(
         self,
@@ -543,10 +760,26 @@ class EpiFoundation:
         return get_atac(self._given(data), self._setup["atac"], "mdata")
 
     def _embed(
-        self, data: MuData | AnnData | None, runner: PeakSetRunner, genome: str | None, seed: int
+        self,
+        data: MuData | AnnData | None,
+        runner: PeakSetRunner,
+        genome: str | None,
+        seed: int,
+        indices: Sequence[int] | NDArray[Any] | None = None,
     ) -> NDArray[np.float32]:
         if not self._is_trained:
             logger.warning("The network is not trained: call train() first")
         cells = self._reader.cells(self._given(data), genome)
         tokenizer = self._reader.tokenizer(cells, runner.net.config.max_tokens, seed)
-        return embed_peak_sets(cells, tokenizer, runner, progress=settings.progress_bar)
+        rows = row_numbers(indices, len(cells))
+        if rows is None:
+            return embed_peak_sets(cells, tokenizer, runner, progress=settings.progress_bar)
+        rows, back = np.unique(rows, return_inverse=True)
+        return embed_peak_sets(cells.subset(rows), tokenizer, runner, progress=settings.progress_bar)[back]
+
+
+def _setup_arguments(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The arguments of `EpiFoundation.setup_mudata` with which a checkpoint was trained."""
+    setup = read_setup(checkpoint.training.get("setup", DEFAULT_SETUP))
+    modalities = {name: setup.pop(name) for name in DEFAULT_SETUP if name in setup}
+    return {**setup, "modalities": modalities}

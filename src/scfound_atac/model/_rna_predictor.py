@@ -126,6 +126,13 @@ class RNAPredictor:
         self._with_decoys: LocalView | None = None
         self._scaling: dict[str, NDArray[np.float32]] = {}
 
+    @property
+    def history(self) -> dict[str, pd.DataFrame] | None:
+        """The loss and the score of each epoch, with a table per value as in scvi-tools; None before training."""
+        from ..train.epochs import history_tables
+
+        return history_tables(self.report.get("history", [])) if self.report else None
+
     @shared_docs
     def train(
         self,

@@ -138,7 +138,9 @@ def _curves(run: Any) -> tuple[dict[str, pd.Series], str]:
         length = {len(values) for values in found.values()}
         step = next((name for name in _STEPS if name in found), None)
         if step is None or len(length) > 1:
-            return {name: values for name, values in found.items() if name not in _STEPS}, "epoch"
+            by_step = [isinstance(x, pd.DataFrame | pd.Series) and x.index.name == "step" for x in history.values()]
+            curves = {name: values for name, values in found.items() if name not in _STEPS}
+            return curves, "step" if all(by_step) else "epoch"
         table = pd.DataFrame({name: values.to_numpy() for name, values in found.items()})
     else:
         table = pd.DataFrame(list(history))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -101,3 +102,12 @@ def train_epochs(
     net.load_state_dict(state)
     net.eval()
     return history
+
+
+def history_tables(rows: Sequence[Mapping[str, float]]) -> dict[str, pd.DataFrame]:
+    """The history of `train_epochs` in the form of scvi-tools: for each value a table with one column, over epochs counted from zero."""
+    if not rows:
+        return {}
+    table = pd.DataFrame([dict(row) for row in rows])
+    table.index = pd.Index(table.pop("epoch").to_numpy(dtype=np.int64) - 1, name="epoch")
+    return {str(name): table[[name]].astype(float) for name in table}

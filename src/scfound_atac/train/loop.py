@@ -63,6 +63,8 @@ class LoopOptions:
         Number of steps between two checkpoints.
     accumulate
         Number of batches per update.
+    patience
+        Number of validations without a lower loss after which the run stops; None for all steps.
     n_workers
         Number of processes that read batches in advance.
     precision
@@ -81,6 +83,7 @@ class LoopOptions:
     accumulate: int = 1
     n_workers: int = 0
     precision: Literal["auto", "32", "bf16-mixed"] = "auto"
+    patience: int | None = None
 
 
 def make_fabric(accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str = "auto") -> Fabric:
@@ -142,6 +145,7 @@ class TrainingLoop(ABC):
         self.batches, self.validation = batches, validation
         self.state_config, self.may_change = dict(config), may_change
         self.step, self.tokens, self.seconds, self.best = 0, 0, 0.0, float("inf")
+        self.n_since_best = 0  # validations
         self.parameters = plan.state_dict  # before setup, which adds a prefix to the names
         names: tuple[str, ...] = tuple(plan.weights)  # type: ignore[arg-type]
         self.plan, self.optimizer = fabric.setup(plan, optimizer)
@@ -174,8 +178,13 @@ class TrainingLoop(ABC):
     def count_tokens(self, batch: dict[str, Any]) -> int:
         """Number of tokens of a batch over all processes, given the part of one process."""
 
+    @property
+    def _is_stopped(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self.n_since_best >= patience
+
     def train(self) -> None:
-        """Train to the last step."""
+        """Train to the last step, or until the loss of the validation has not fallen for a while."""
         options, is_first = self.options, self.fabric.is_global_zero
         log = None
         if is_first:
@@ -186,7 +195,7 @@ class TrainingLoop(ABC):
         began, began_tokens = time.perf_counter() - self.seconds, self.tokens
         first_second = self.seconds
         try:
-            while self.step < options.n_steps:
+            while self.step < options.n_steps and not self._is_stopped:
                 row = self._step(batches)
                 self.step += 1
                 is_last = self.step == options.n_steps
@@ -199,7 +208,7 @@ class TrainingLoop(ABC):
                     log.write(row)
                 if "validation_loss" in row:
                     self._keep_if_best(row, speed)
-                if self.step % options.checkpoint_every == 0 or is_last:
+                if self.step % options.checkpoint_every == 0 or is_last or self._is_stopped:
                     self._save_checkpoint()
                 bar.set_postfix_str(f"loss {row['loss']:.4f}, {speed:,.0f} tokens/s", refresh=False)
                 bar.update()
@@ -287,6 +296,7 @@ class TrainingLoop(ABC):
         loss = row["validation_loss"]
         is_best, is_first = loss < self.best, self.fabric.is_global_zero
         self.best = min(loss, self.best)
+        self.n_since_best = 0 if is_best else self.n_since_best + 1
         if is_first:
             values = (self.step, self.options.n_steps, row["loss"], loss, speed)
             logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *values)
@@ -302,6 +312,7 @@ class TrainingLoop(ABC):
             "tokens": self.tokens,
             "seconds": self.seconds,
             "best": self.best,
+            "n_since_best": self.n_since_best,
             "parameters": self.parameters(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -321,6 +332,7 @@ class TrainingLoop(ABC):
         self.step, self.tokens, self.seconds, self.best = (
             state[name] for name in ("step", "tokens", "seconds", "best")
         )
+        self.n_since_best = state.get("n_since_best", 0)  # not in checkpoints of version 0.1
         if self.fabric.is_global_zero:
             logger.info("Continuing from step %d of %d", self.step, self.options.n_steps)
 

@@ -94,6 +94,7 @@ class PeakToGeneOptions:
     precision: Literal["auto", "32", "bf16-mixed"]
     n_workers: int
     seed: int
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.train_size <= 1:
@@ -187,6 +188,7 @@ class PeakToGeneRun(TrainingLoop):
                 accumulate=options.accumulate,
                 n_workers=options.n_workers,
                 precision=options.precision,
+                patience=options.patience,
             ),
             config=self.facts | {"network": checkpoint.net.config.to_dict(), "data": cells.checksum()},
             may_change=_MAY_CHANGE,

@@ -7,6 +7,7 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, on the CPU; only tensors and plain values are loaded, and no code."""
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def log_tables(path: Path) -> dict[str, pd.DataFrame]:
+    """The values of a log in the form of scvi-tools: for each value a table with one column, over the steps that have it."""
+    log = pd.read_csv(path).set_index("step")
+    tables = {str(name): log[[name]].dropna().astype(float) for name in log}
+    return {name: table for name, table in tables.items() if len(table)}
 
 
 class RunLog:

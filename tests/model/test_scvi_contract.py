@@ -1,0 +1,538 @@
+"""Model classes take what `scvi.model.PEAKVI` takes, under the same names and with the same effect, or say why not."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+import torch
+from anndata import AnnData
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from scipy import sparse
+from scvi.model import PEAKVI
+from scvi.train import SaveCheckpoint
+
+import scfound_atac as sfa
+from scfound_atac.model import ChromFound, EpiFoundation
+
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+TINY = {
+    "d_model": 8,
+    "n_layers": 1,
+    "n_heads": 2,
+    "window_size": 16,
+    "shift_size": 8,
+    "d_mlp": 8,
+    "d_low": 4,
+    "d_state": 16,
+}
+N_CELLS, N_OCRS = 40, 64
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a class is to be compared in."""
+
+    cls: type
+    methods: tuple[str, ...]
+    of_mudata: bool = False
+    """The class takes `mdata` where PEAKVI takes `adata`, and `setup_mudata` stands for `setup_anndata`."""
+
+    def arguments(self, method: str) -> list[str]:
+        return [{"mdata": "adata"}.get(name, name) for name in arguments(self.method(method))]
+
+    def method(self, name: str) -> Callable:
+        return getattr(self.cls, "setup_mudata" if self.of_mudata and name == "setup_anndata" else name)
+
+    @property
+    def not_taken(self) -> dict[str, dict[str, str]]:
+        return inspect.getmodule(self.cls).NOT_TAKEN
+
+
+METHODS = (
+    "__init__",
+    "setup_anndata",
+    "train",
+    "get_latent_representation",
+    "save",
+    "load",
+    "load_registry",
+    "view_anndata_setup",
+)
+# A class more is a line more, and a column more in the table of docs/training.md.
+CONTRACTS = {
+    "ChromFound": Contract(ChromFound, METHODS),
+    "EpiFoundation": Contract(EpiFoundation, METHODS[:-1], of_mudata=True),
+}
+
+
+def arguments(function: Callable) -> list[str]:
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = [p.name for p in inspect.signature(function).parameters.values() if p.kind not in kinds]
+    return [name for name in named if name not in ("self", "cls")]
+
+
+def public_methods(cls: type) -> set[str]:
+    return {name for name, x in inspect.getmembers(cls, callable) if not name.startswith("_")}
+
+
+CASES = [pytest.param(x, method, id=f"{name}.{method}") for name, x in CONTRACTS.items() for method in x.methods]
+
+
+@pytest.mark.parametrize(("contract", "method"), CASES)
+def test_every_argument_is_taken_or_has_a_reason(contract: Contract, method: str) -> None:
+    theirs, ours = arguments(getattr(PEAKVI, method)), contract.arguments(method)
+    reasons = contract.not_taken.get(method, {})
+    # the early stopping of PEAKVI has arguments of the trainer, which all classes pass on
+    assert [name for name in theirs if name not in ours and name not in reasons] == []
+    assert [name for name in reasons if name in ours] == []
+    assert all(reason and not reason.endswith(".") for reason in reasons.values())
+
+
+@pytest.mark.parametrize(("contract", "method"), CASES)
+def test_positions_are_the_same(contract: Contract, method: str) -> None:
+    """What may be given without a name comes in the order of scvi-tools, as far as both have it."""
+    parameters = inspect.signature(contract.method(method)).parameters.values()
+    named = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    by_place = [name for name in contract.arguments(method) if name not in named]
+    shared = [name for name in arguments(getattr(PEAKVI, method)) if name in by_place]
+    assert by_place[: len(shared)] == shared
+
+
+@pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
+def test_every_method_is_there_or_has_a_reason(contract: Contract) -> None:
+    reasons = contract.not_taken["methods"]
+    # a class derived from scvi-tools' base has what that has; what the base only refuses is refused here, too
+    missing = {name for name in public_methods(PEAKVI) if not hasattr(contract.cls, name) and name not in reasons}
+    assert missing == set()
+    ours = {name for name, x in vars(contract.cls).items() if not name.startswith("_") and callable(x)}
+    assert ours.isdisjoint(reasons)
+
+
+def rows_of_the_page() -> dict[str, set[tuple[str, str, str]]]:
+    """For each class the rows of its table on the training page: method, argument and reason."""
+    found = {}
+    text = DOCS.read_text(encoding="utf-8")
+    for name in CONTRACTS:
+        block = re.search(rf"<!-- not taken: {name} -->\n(.*?)<!-- end -->", text, flags=re.DOTALL)
+        assert block, f"no table for {name}"
+        found[name] = {
+            (cells[0].strip("` "), argument.strip("` "), cells[2])
+            for line in block[1].splitlines()[2:]
+            if (cells := [cell.strip() for cell in line.strip("| ").split(" | ")]) and len(cells) == 3
+            for argument in cells[1].split(", ")
+        }
+    return found
+
+
+@pytest.mark.parametrize("name", CONTRACTS)
+def test_the_page_lists_what_is_not_taken(name: str) -> None:
+    table = CONTRACTS[name].not_taken
+    expected = {(method, argument, why) for method, rows in table.items() for argument, why in rows.items()}
+    assert rows_of_the_page()[name] == expected
+
+
+# What the arguments do, on cells of two made-up kinds
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCFOUND_ATAC_PROGRESS_BAR", "0")
+    monkeypatch.setattr(
+        scvi.settings, "logging_dir", tmp_path / "scvi_log"
+    )  # by default in the folder of the first import
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def no_global_seed() -> Any:
+    before = scvi.settings.seed
+    yield
+    scvi.settings.seed = before
+
+
+def make_adata(seed: int = 0, donors: str = "AB") -> AnnData:
+    rng = np.random.default_rng(seed)
+    kind = np.arange(N_CELLS) % 2
+    place = np.arange(N_OCRS)
+    counts = rng.poisson(np.where((place[None, :] // 16) % 2 == kind[:, None], 0.9, 0.1)).astype(np.float32)
+    counts[:, 0] += 1
+    var = pd.DataFrame({"chrom": "chr2", "start": 10_000 * place, "end": 10_000 * place + 500})
+    var.index = [f"{c}:{s}-{e}" for c, s, e in var.itertuples(index=False)]
+    obs = pd.DataFrame(
+        {"kind": kind.astype(str), "donor": rng.choice(list(donors), N_CELLS)}, index=[f"c{i}" for i in range(N_CELLS)]
+    )
+    return AnnData(sparse.csr_matrix(counts), obs=obs, var=var, uns={"genome": "GRCh38"})
+
+
+TRAIN = {"batch_size": 12, "accelerator": "cpu", "devices": 1, "lr": 3e-3}
+
+
+def make_chromfound(adata: AnnData | None = None, **init: Any) -> ChromFound:
+    adata = make_adata() if adata is None else adata
+    ChromFound.setup_anndata(adata, batch_key="donor", labels_key="kind")
+    return ChromFound(adata, config=TINY, **init)
+
+
+MAKERS = {"ChromFound": make_chromfound}
+every_class = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: x.clone() for name, x in model.checkpoint.net.state_dict().items()}
+
+
+def same(a: Any, b: Any) -> bool:
+    a, b = weights(a), weights(b)
+    return all(torch.equal(x, b[name]) for name, x in a.items())
+
+
+def assert_history(history: Any, n_epochs: int, name: str = "validation_loss") -> None:
+    assert isinstance(history, dict)
+    for key, table in history.items():
+        assert isinstance(table, pd.DataFrame)
+        assert list(table.columns) == [key]
+        assert table.index.name == "epoch"
+        assert np.isfinite(table.to_numpy(float)).all()
+    assert list(history[name].index) == list(range(n_epochs))
+
+
+class Fall(Exception):
+    """What an interrupted run raises."""
+
+
+class Interrupt(Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Any, plan: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise Fall
+
+
+@every_class
+def test_registry(make: Callable) -> None:
+    model = make()
+    assert dict(model.summary_stats) | {"n_batch": 2, "n_labels": 2, "n_cells": N_CELLS, "n_vars": N_OCRS} == dict(
+        model.summary_stats
+    )
+    assert model.registry["setup_args"]["batch_key"] == "donor"
+    assert list(model.get_state_registry("batch").categorical_mapping) == ["A", "B"]
+    assert model.registry["model_name"] == type(model).__name__
+
+
+@every_class
+def test_view_anndata_setup(make: Callable, capsys: pytest.CaptureFixture) -> None:
+    make().view_anndata_setup()
+    shown = capsys.readouterr().out
+    assert "donor" in shown
+    assert "batch_key" in shown
+
+
+@every_class
+def test_history_grows(make: Callable) -> None:
+    model = make()
+    assert model.history is None
+    model.train(2, **TRAIN)
+    assert_history(model.history, 2)
+    assert {"train_loss", "validation_loss", "reconstruction_loss_train", "reconstruction_loss_validation"} <= set(
+        model.history
+    )
+    first = model.history["train_loss"].copy()
+    model.train(1, **TRAIN)
+    assert_history(model.history, 3)
+    pd.testing.assert_frame_equal(model.history["train_loss"].iloc[:2], first)
+    model.train(1, **TRAIN, objectives={"denoise": 1.0})  # another value from here on
+    assert list(model.history["denoise_train"].index) == [3]
+    assert list(model.history["reconstruction_loss_train"].index) == [0, 1, 2]
+
+
+def test_fine_tuning_leaves_a_history(tmp_path: Path) -> None:
+    make_chromfound().save(tmp_path / "model")
+    adata = make_adata(1)
+    ChromFound.setup_anndata(adata)
+    model = ChromFound.from_pretrained(tmp_path / "model", adata)
+    assert model.is_trained
+    assert model.history is None
+    model.train(2, **TRAIN)
+    assert_history(model.history, 2)
+    sfa.pl.training(model, show=False)
+
+
+@every_class
+def test_parts(make: Callable) -> None:
+    model = make()
+    model.train(1, **TRAIN, train_size=0.5, validation_size=0.25)
+    parts = [model.train_indices, model.validation_indices, model.test_indices]
+    assert [len(part) for part in parts] == [20, 10, 10]
+    assert sorted(np.concatenate(parts)) == list(range(N_CELLS))
+    model.train(1, **TRAIN, train_size=0.5, validation_size=0.25, shuffle_set_split=False)
+    assert list(model.validation_indices) == list(range(10))
+    assert list(model.train_indices) == list(range(10, 30))
+    mine = [np.arange(30), np.arange(30, 36), np.arange(36, 40)]
+    model.train(1, **TRAIN, datasplitter_kwargs={"external_indexing": mine, "drop_last": True})
+    assert list(model.test_indices) == [36, 37, 38, 39]
+    for sizes in ({"train_size": 0.9, "validation_size": 0.2}, {"validation_size": 1.0}, {"train_size": 0.0}):
+        with pytest.raises(ValueError, match="_size must"):
+            model.train(1, **TRAIN, **sizes)
+    with pytest.raises(ValueError, match="each cell once"):
+        model.train(1, **TRAIN, datasplitter_kwargs={"external_indexing": [np.arange(30), np.arange(29, 40)]})
+
+
+@every_class
+def test_options_of_the_plan(make: Callable) -> None:
+    """They count unless the argument of `train` is given, too."""
+    fast = {name: value for name, value in TRAIN.items() if name != "lr"}
+    direct, by_plan, neither = make(), make(), make()
+    direct.train(1, **TRAIN)
+    by_plan.train(1, **fast, plan_kwargs={"lr": TRAIN["lr"]})
+    neither.train(1, **fast)
+    assert same(direct, by_plan)
+    assert not same(direct, neither)
+    by_name = make()
+    by_name.train(1, **TRAIN, plan_kwargs={"lr": 1.0})
+    assert same(direct, by_name)
+    with pytest.raises(TypeError, match="plan_kwargs has no option 'n_epochs_kl_warmup'; it takes lr"):
+        neither.train(1, plan_kwargs={"n_epochs_kl_warmup": 3})
+    with pytest.raises(TypeError, match="datasplitter_kwargs has no option 'load_sparse_tensor'"):
+        neither.train(1, datasplitter_kwargs={"load_sparse_tensor": True})
+
+
+@every_class
+def test_what_has_no_meaning_is_refused_with_a_reason(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    with pytest.raises(TypeError, match=r"takes no n_epochs_kl_warmup=: the loss has no KL term\."):
+        model.train(1, n_epochs_kl_warmup=50)
+    with pytest.raises(TypeError, match="reads no covariates"):
+        type(model).setup_anndata(make_adata(), continuous_covariate_keys=["depth"])
+    with pytest.raises(TypeError, match="takes no save_kwargs="):
+        model.save(tmp_path / "model", save_kwargs={})
+    assert not hasattr(model, "get_normalized_accessibility")
+
+
+@every_class
+@pytest.mark.parametrize("monitor", [None, "reconstruction_loss_validation", "validation_loss"])
+def test_early_stopping(make: Callable, monitor: str | None) -> None:
+    model = make()
+    options = {} if monitor is None else {"early_stopping_monitor": monitor}
+    # nothing is learned, so the first validation stays the best
+    options |= TRAIN | {"lr": 0.0, "weight_decay": 0.0}
+    model.train(20, **options, early_stopping=True, early_stopping_patience=2, early_stopping_min_delta=1e-3)
+    assert_history(model.history, 3)
+    with pytest.raises(ValueError, match="early_stopping needs cells to validate on"):
+        model.train(2, **TRAIN, early_stopping=True, train_size=1.0)
+    assert_history(model.history, 3)
+
+
+@every_class
+def test_every_second_epoch_is_validated(make: Callable) -> None:
+    model = make()
+    model.train(4, **TRAIN, check_val_every_n_epoch=2)
+    assert list(model.history["validation_loss"].index) == [1, 3]
+    assert list(model.history["train_loss"].index) == [0, 1, 2, 3]
+
+
+@every_class
+def test_the_seed_of_scvi_tools_is_obeyed(make: Callable) -> None:
+    def run(**options: Any) -> Any:
+        model = make()
+        model.train(1, **TRAIN, **options)
+        return model
+
+    scvi.settings.seed = 3
+    first, again = run(), run()
+    assert first.checkpoint.training["seed"] == 3
+    assert same(first, again)
+    assert same(first, run(seed=3))
+    scvi.settings.seed = 4
+    other = run()
+    assert not same(first, other)
+    assert list(first.train_indices) != list(other.train_indices)
+    scvi.settings.seed = None
+    assert same(run(), make_and_train_with_seed_0(make))
+
+
+def make_and_train_with_seed_0(make: Callable) -> Any:
+    model = make(seed=0)
+    model.train(1, **TRAIN, seed=0)
+    return model
+
+
+@every_class
+def test_loggers(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    model.train(2, **TRAIN, logger=CSVLogger(tmp_path, name="log"))
+    table = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+    assert {"train_loss", "validation_loss"} <= set(table.columns)
+
+
+@every_class
+def test_an_interrupted_run_goes_on(make: Callable, tmp_path: Path) -> None:
+    """From the checkpoint of Lightning it takes the steps that it would have taken, and the history has each epoch once."""
+    whole = make()
+    whole.train(4, **TRAIN)
+    model = make()
+    state = torch.get_rng_state()
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    with pytest.raises(Fall):
+        model.train(4, **TRAIN, callbacks=[keep, Interrupt(2)])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.is_trained
+    assert not model.module.training
+    assert_history(model.history, 2)
+    model.train(4, **TRAIN, ckpt_path=tmp_path / "last.ckpt")
+    assert same(model, whole)
+    assert_history(model.history, 4)
+    for name, table in whole.history.items():
+        pd.testing.assert_frame_equal(model.history[name], table)
+    assert model.checkpoint.training == whole.checkpoint.training
+    fresh = make()  # in another session, too
+    fresh.train(4, **TRAIN, ckpt_path=tmp_path / "last.ckpt")
+    assert same(fresh, whole)
+
+
+@every_class
+def test_checkpoints_of_scvi_tools(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    with pytest.raises(Fall):
+        model.train(4, **TRAIN, callbacks=[SaveCheckpoint(tmp_path, filename="{epoch}"), Interrupt(2)])
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    saved = type(model).load(folder, make_adata())
+    assert saved.is_trained
+    saved.train(1, **TRAIN)
+    assert_history(saved.history, 1)
+    # the best weights come back at the end: of the first epoch, as the second one ruins them
+    best = make()
+    saver = SaveCheckpoint(tmp_path / "best", load_best_on_end=True)
+    options = TRAIN | {"lr": 0.5}
+    best.train(3, **options, callbacks=[saver])
+    assert saver.load_best_on_end
+    assert same(best, type(best).load(saver.best_model_path, make_adata()))
+    best.train(1, **TRAIN, enable_checkpointing=True)
+
+
+@every_class
+def test_indices(make: Callable) -> None:
+    model = make()
+    model.train(1, **TRAIN)
+    for options in ({"n_components": 4}, {"n_components": None}, {"n_components": 4, "n_fit_cells": 10}):
+        every = model.get_latent_representation(**options)
+        for indices in ([5, 3, 3, -1], np.arange(N_CELLS) % 3 == 0, np.array([7])):
+            found = model.get_latent_representation(None, indices, batch_size=None, **options)
+            np.testing.assert_allclose(found, every[indices], atol=1e-5 * np.abs(every).max())
+    every = model.get_reconstruction()
+    np.testing.assert_allclose(model.get_reconstruction(indices=[2, 1]), every[[2, 1]], atol=1e-6)
+    with pytest.raises(ValueError, match=f"there are {N_CELLS} cells"):
+        model.get_latent_representation(indices=[True, False])
+    with pytest.raises(IndexError):
+        model.get_latent_representation(indices=[N_CELLS])
+
+
+@every_class
+def test_cells_of_a_new_batch(make: Callable) -> None:
+    model = make()
+    model.train(1, **TRAIN)
+    other = make_adata(2, donors="BC")
+    assert model.get_latent_representation(other, n_components=3).shape == (N_CELLS, 3)
+
+
+@every_class
+def test_folder_with_prefixes(make: Callable, tmp_path: Path) -> None:
+    models = {}
+    for prefix, seed in (("a_", 0), ("b_", 1)):
+        models[prefix] = make(seed=seed)
+        models[prefix].train(1, **TRAIN, seed=seed)
+        models[prefix].save(tmp_path / "models", prefix)
+    assert all(path.name.startswith(("a_", "b_")) for path in (tmp_path / "models").iterdir())
+    cls = type(models["a_"])
+    for prefix, model in models.items():
+        assert same(cls.load(tmp_path / "models", make_adata(), prefix=prefix), model)
+        assert sfa.hub.load(tmp_path / "models", prefix=prefix).training["seed"] == model.checkpoint.training["seed"]
+    with pytest.raises(FileNotFoundError, match="no c_model.safetensors"):
+        cls.load(tmp_path / "models", make_adata(), prefix="c_")
+    with pytest.raises(FileExistsError, match="a_model.safetensors exists"):
+        models["a_"].save(tmp_path / "models", "a_")
+    models["b_"].save(tmp_path / "models", "a_", overwrite=True)
+
+
+@every_class
+def test_load_without_data(make: Callable, tmp_path: Path) -> None:
+    """`adata=None` takes the saved cells; without them, and with False, the model is opened without data."""
+    model = make()
+    model.train(1, **TRAIN)
+    expected = model.get_latent_representation(n_components=3)
+    model.save(tmp_path / "with", save_anndata=True, compression="gzip")
+    model.save(tmp_path / "without")
+    loaded = type(model).load(tmp_path / "with")
+    assert loaded.adata.obs_names.equals(model.adata.obs_names)
+    np.testing.assert_allclose(loaded.get_latent_representation(n_components=3), expected, atol=1e-5)
+    assert loaded.registry["setup_args"] == model.registry["setup_args"]
+    loaded.train(1, **TRAIN)
+    model.get_latent_representation(n_components=3)  # its cells are still registered
+    for adata in (None, False):
+        bare = type(model).load(tmp_path / "without", adata)
+        assert bare.adata is None
+        for call in (bare.get_latent_representation, lambda bare=bare: bare.train(1, **TRAIN)):
+            with pytest.raises(ValueError, match="opened without data"):
+                call()
+        bare.save(tmp_path / "again", overwrite=True)
+        columns = np.random.default_rng(0).permutation(N_OCRS)
+        shuffled = make_adata()[:, columns].copy()
+        np.testing.assert_allclose(
+            np.abs(bare.get_latent_representation(shuffled, n_components=3)), np.abs(expected), atol=1e-4
+        )
+        bare.train(1, **TRAIN)
+        assert same(type(model).load(tmp_path / "again", make_adata()), model)
+
+
+@every_class
+def test_load_registers_the_cells(make: Callable, tmp_path: Path) -> None:
+    """Cells need no `setup_anndata`: they are registered as those of the saved model; what the user has set up stays."""
+    model = make()
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model", make_adata(1), "cpu", "auto")
+    assert loaded.registry["setup_args"] == model.registry["setup_args"]
+    copy = model.adata.copy()
+    assert type(model).load(tmp_path / "model", copy).adata is copy
+    own = make_adata(1)
+    type(model).setup_anndata(own)
+    assert type(model).load(tmp_path / "model", own).registry["setup_args"]["batch_key"] is None
+
+
+@every_class
+def test_registry_of_a_folder(make: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = make()
+    model.save(tmp_path / "model", "x_")
+    found = type(model).load_registry(tmp_path / "model", "x_")
+    assert found["setup_args"] == model.registry["setup_args"]
+    fields = model.registry["field_registries"]
+    assert found["field_registries"].keys() == fields.keys()
+    for name, field in fields.items():
+        for part in ("data_registry", "summary_stats"):
+            assert found["field_registries"][name][part] == dict(field[part])
+        for key, value in field["state_registry"].items():
+            assert np.array_equal(found["field_registries"][name]["state_registry"][key], value)
+    type(model).view_setup_args(tmp_path / "model", "x_")
+    assert "donor" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="registry.json does not exist"):
+        type(model).load_registry(tmp_path / "model")
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    make_chromfound().save(tmp_path / "model", save_anndata=True)
+    names = sorted(path.name for path in (tmp_path / "model").iterdir())
+    assert names == ["adata.h5ad", "config.json", "model.safetensors", "ocrs.tsv.gz", "registry.json"]
+    assert ad.read_h5ad(tmp_path / "model" / "adata.h5ad").n_obs == N_CELLS
