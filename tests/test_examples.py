@@ -30,6 +30,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 ROOMS = ("bench", "datasets", "genome", "get", "hub", "model", "nn", "pl", "pp", "tl")
 LEFT_OUT = {
+    "table = sfa.bench.integration(adata, 'cell_type', 'sample', n_cells=500)": "needs scib-metrics, which is optional",
+    "table = sfa.bench.integration(adata, 'cell_type', 'donor')": "needs scib-metrics, which is optional",
+    **dict.fromkeys(
+        (
+            "import harmonypy",
+            "harmony = harmonypy.run_harmony(adata.obsm['X_sfa'], adata.obs, ['donor'])",
+            "adata.obsm['X_sfa_harmony'] = harmony.Z_corr",
+        ),
+        "needs harmonypy, which is optional",
+    ),
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anndata as ad
 import mudata as md
@@ -241,6 +242,19 @@ def compare(w, a, labels_key="cell_type", **k):
     return table[["kmeans_nmi", "knn", "n_cells", "n_labels"]].to_numpy(float)
 
 
+def integration(w, a, labels_key="cell_type", **k):
+    """Without scib-metrics, which is optional: its scores are no matter of the input."""
+
+    def scores(vectors, labels, batches, before):
+        found = {"spread": float(np.abs(vectors).mean()), "n": len(np.unique(labels)) + len(np.unique(batches))}
+        return found | dict.fromkeys(("bio", "batch", "total"), 0.0)
+
+    k = {"batch_key": labels_key, "methods": ["lsi"], "n_components": 5} | k
+    room = "scfound_atac.bench._integration"
+    with mock.patch.multiple(room, _require=lambda *_: None, integration_scores=scores):
+        return sfa.bench.integration(a, labels_key, **k)[["spread", "n", "n_cells"]].to_numpy(float)
+
+
 def baselines_reference(w, a, labels_key="cell_type", **k):
     found = sfa.bench.annotation_baselines(a, w.clean, labels_key, methods="lsi-knn", n_components=5, **k)
     return found["lsi-knn"].to_numpy()
@@ -330,6 +344,7 @@ COLUMNS = {
     "map_ocrs target": Column(map_ocrs_target, role="target", counts=False, layer=""),
     "parse_ocrs": Column(parse_ocrs, counts=False, layer="", on_disk=False),
     "compare": Column(compare, places=False, labels=True),
+    "integration": Column(integration, places=False, labels=True),
     "annotation_baselines reference": Column(
         baselines_reference, role="reference", places=False, counts=False, labels=True
     ),
@@ -505,6 +520,7 @@ TRAINING = (
     "RNAPredictor.train",
     "EpiFoundation setup",
     "compare",
+    "integration",
     *BY_NAME,
 )
 OF_TRAINING = ("genes beside peaks", "columns that the names contradict", "missing places in columns", "backed")
@@ -910,6 +926,7 @@ ARGUMENTS = {
     "recipe_chromfound": ("layer", "target_sum", "log1p", "seed", "max_ocrs"),
     "map_ocrs": ("layer", "min_overlap", "min_coverage", "min_kept"),
     "compare": ("labels_key", "layer", "n_components", "n_cells", "seed", "name"),
+    "integration": ("labels_key", "batch_key", "layer", "n_components", "n_cells", "seed"),
     "annotation_baselines reference": ("labels_key", "layer", "seed"),
     "rna_baselines train": ("labels_key", "layer", "rna_layer", "seed"),
     "thin_counts": ("layer", "seed"),
@@ -964,6 +981,10 @@ WRONG = {
     "genes as a table": (lambda a: sfa.tl.predict_rna(paired(a), genes=a.var), "genes= takes a list.*DataFrame"),
     "genes as names": (lambda a: sfa.tl.gene_activity(a, genes=["ACTB"]), "genes= got list"),
     "methods a number": (lambda a: sfa.bench.compare(a, "cell_type", methods=3), "methods= takes names"),
+    "methods a number for integration": (
+        lambda a: sfa.bench.integration(a, "cell_type", "cell_type", methods=3),
+        "methods= takes names",
+    ),
     "methods unknown": (lambda a: sfa.bench.annotation_baselines(a, a, "cell_type", methods=["x"]), "Unknown methods"),
     "target a number": (lambda a: sfa.pp.map_ocrs(a, 3), "target must be .*int"),
     "target a dict": (lambda a: sfa.pp.map_ocrs(a, {"a": 1}), "target must be .*dict"),
