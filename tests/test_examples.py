@@ -47,7 +47,7 @@ LEFT_OUT = {
 FEW_CELLS = {
     **dict.fromkeys(["README.md:54", "benchmark.md:14", "usage.md:46", "bench.compare", "pl.benchmark"], 60),
     **dict.fromkeys(["usage.md:262", "model.ChromFound"], 16),
-    **dict.fromkeys(["usage.md:274", "model.EpiFoundation"], 24),
+    **dict.fromkeys(["usage.md:275", "model.EpiFoundation"], 24),
 }
 SLOW = {
     *FEW_CELLS,
