@@ -46,7 +46,7 @@ LEFT_OUT = {
 # On fewer cells: they compare methods at several depths, or train a network.
 FEW_CELLS = {
     **dict.fromkeys(["README.md:54", "benchmark.md:14", "usage.md:46", "bench.compare", "pl.benchmark"], 60),
-    **dict.fromkeys(["usage.md:262", "model.ChromFound"], 16),
+    **dict.fromkeys(["usage.md:262", "training.md:151", "model.ChromFound"], 16),
     **dict.fromkeys(["usage.md:275", "model.EpiFoundation"], 24),
 }
 SLOW = {
