@@ -85,7 +85,7 @@ def test_the_planted_link_is_first(seed: int, local: int) -> None:
 
 @pytest.mark.parametrize(
     ("local", "n_seeds"),
-    [(500_000, 2), (250_000, 2), (None, 2), pytest.param(500_000, 20, marks=pytest.mark.slow)],
+    [(250_000, 2), *(pytest.param(local, n, marks=pytest.mark.slow) for local, n in ((500_000, 20), (None, 2)))],
 )
 def test_without_a_link_there_is_none(local: int | None, n_seeds: int) -> None:
     """With 250,000, some pairs have weights and are compared with decoys, and others have none and are compared with other OCRs."""
@@ -139,6 +139,7 @@ def test_other_ocrs_and_closed_ones(mdata: md.MuData, predictor) -> None:
     np.testing.assert_allclose(found["score"].iloc[:3], expected["score"].loc[found.index[:3]], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_blocks_change_nothing(mdata: md.MuData, monkeypatch) -> None:
     """Of OCRs that are perturbed at a time, and of genes whose changes by null OCRs are held in memory."""
     predictor = train(mdata, 250_000)
