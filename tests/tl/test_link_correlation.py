@@ -4,58 +4,27 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 
-import anndata as ad
 import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 
 import scfound_atac as sfa
-from scfound_atac.genome import load_region_table
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 N_CANDIDATES = 200
 
 
-def multiome(seed: int = 0, *, is_linked: bool = True, n_cells: int = 600, n_elsewhere: int = 2_000) -> md.MuData:
-    """200 bins near CD4, of which one raises its expression, and bins of other chromosomes; cells of two types and many depths."""
-    rng = np.random.default_rng(seed)
-    bins = load_region_table().bins
-    near = bins[(bins["chrom"] == "chr12") & bins["start"].between(6_320_000, 7_200_000)]
-    near = near.iloc[np.sort(rng.choice(len(near), N_CANDIDATES, replace=False))]
-    others = bins[bins["chrom"].isin(["chr1", "chr2", "chr5", "chr20"])]
-    var = pd.concat([near, others.iloc[np.sort(rng.choice(len(others), n_elsewhere, replace=False))]])
-    var.index = [f"{c}:{s}-{e}" for c, s, e in var.itertuples(index=False)]
-    n = len(var)
-    depth = rng.lognormal(0, 0.4, n_cells)
-    is_t = rng.random(n_cells) < 0.5
-    rate = rng.gamma(2, 0.1, n)
-    of_type = np.where(rng.random(n) < 0.3, rng.lognormal(0, 0.8, n), 1.0)
-    counts = rng.poisson(depth[:, None] * rate * np.where(is_t[:, None], of_type, 1.0))
-    planted = int(rng.integers(N_CANDIDATES))
-    counts[:, planted] = rng.poisson(0.6 * depth)
-    level = 1 + 2.5 * np.minimum(counts[:, planted], 2) if is_linked else np.ones(n_cells)
-    expression = rng.poisson(
-        np.column_stack([level * np.where(is_t, 1.5, 1.0), *np.full((8, n_cells), 3.0)]) * depth[:, None]
-    )
-    obs = pd.DataFrame({"cell_type": np.where(is_t, "T", "B")}, index=[f"c{i}" for i in range(n_cells)])
-    atac = ad.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    rna = ad.AnnData(expression.astype(np.float32), obs=obs[[]].copy())
-    rna.var_names = ["CD4", "LAG3", "GAPDH", "ACTB", "B2M", "MYC", "TP53", "KRAS", "NOGENE"]
-    atac.uns["planted"] = var.index[planted]
-    return md.MuData({"atac": atac, "rna": rna})
-
-
 @pytest.fixture(scope="module")
-def mdata() -> md.MuData:
-    return multiome()
+def mdata(multiome: Callable[..., md.MuData]) -> md.MuData:
+    return multiome(n_elsewhere=2_000)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_planted_link_is_first(seed: int) -> None:
-    mdata = multiome(seed)
+def test_the_planted_link_is_first(seed: int, multiome: Callable[..., md.MuData]) -> None:
+    mdata = multiome(seed, n_elsewhere=2_000)
     sfa.tl.link_enhancers(mdata, genes="CD4", method="correlation")
     links = sfa.get.links(mdata, gene="CD4")
     assert len(links) == N_CANDIDATES
@@ -65,10 +34,10 @@ def test_the_planted_link_is_first(seed: int) -> None:
     assert links["probability"].isna().all()
 
 
-def test_without_a_link_there_is_none() -> None:
+def test_without_a_link_there_is_none(multiome: Callable[..., md.MuData]) -> None:
     found = []
     for seed in range(20):
-        mdata = multiome(seed, is_linked=False)
+        mdata = multiome(seed, is_linked=False, n_elsewhere=2_000)
         sfa.tl.link_enhancers(mdata, method="correlation")
         found.append((sfa.get.links(mdata)["q"] < 0.05).mean())
     assert np.mean(found) <= 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import anndata as ad
 import mudata as md
@@ -13,38 +14,11 @@ from anndata.tests.helpers import assert_equal
 from scipy import sparse
 
 import scfound_atac as sfa
-from scfound_atac.genome import load_region_table
 from scfound_atac.inference import perturbation_links
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 N_CANDIDATES = 200
 GENES = ["CD4", "LAG3", "GAPDH", "ACTB", "B2M", "MYC", "TP53", "KRAS", "NOGENE"]
-
-
-def multiome(seed: int = 0, *, is_linked: bool = True, n_cells: int = 600, n_elsewhere: int = 1_000) -> md.MuData:
-    """200 bins near CD4, of which one raises its expression, and bins of other chromosomes; cells of two types and many depths."""
-    rng = np.random.default_rng(seed)
-    bins = load_region_table().bins
-    near = bins[(bins["chrom"] == "chr12") & bins["start"].between(6_320_000, 7_200_000)]
-    near = near.iloc[np.sort(rng.choice(len(near), N_CANDIDATES, replace=False))]
-    others = bins[bins["chrom"].isin(["chr1", "chr2", "chr5", "chr20"])]
-    var = pd.concat([near, others.iloc[np.sort(rng.choice(len(others), n_elsewhere, replace=False))]])
-    var.index = [f"{c}:{s}-{e}" for c, s, e in var.itertuples(index=False)]
-    n = len(var)
-    depth = rng.lognormal(0, 0.4, n_cells)
-    is_t = rng.random(n_cells) < 0.5
-    of_type = np.where(rng.random(n) < 0.3, rng.lognormal(0, 0.8, n), 1.0)
-    counts = rng.poisson(depth[:, None] * rng.gamma(2, 0.1, n) * np.where(is_t[:, None], of_type, 1.0))
-    planted = int(rng.integers(N_CANDIDATES))
-    counts[:, planted] = rng.poisson(0.6 * depth)
-    level = 1 + 2.5 * np.minimum(counts[:, planted], 2) if is_linked else np.ones(n_cells)
-    rate = np.column_stack([level * np.where(is_t, 1.5, 1.0), *np.full((8, n_cells), 3.0)])
-    obs = pd.DataFrame({"cell_type": np.where(is_t, "T", "B")}, index=[f"c{i}" for i in range(n_cells)])
-    atac = ad.AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
-    rna = ad.AnnData(rng.poisson(rate * depth[:, None]).astype(np.float32), obs=obs[[]].copy())
-    rna.var_names = GENES
-    atac.uns["planted"] = var.index[planted]
-    return md.MuData({"atac": atac, "rna": rna})
 
 
 def train(mdata: md.MuData, local: int | None = 500_000) -> sfa.model.RNAPredictor:
@@ -58,7 +32,7 @@ def link(data, predictor, genes="CD4", **kwargs) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def mdata() -> md.MuData:
+def mdata(multiome: Callable[..., md.MuData]) -> md.MuData:
     """To be read only."""
     return multiome()
 
@@ -69,7 +43,7 @@ def predictor(mdata) -> sfa.model.RNAPredictor:
 
 
 @pytest.mark.parametrize(("seed", "local"), [(1, 500_000), (2, 500_000), (3, 250_000)])
-def test_the_planted_link_is_first(seed: int, local: int) -> None:
+def test_the_planted_link_is_first(seed: int, local: int, multiome: Callable[..., md.MuData]) -> None:
     mdata = multiome(seed)
     planted = mdata["atac"].uns["planted"]
     links = link(mdata, train(mdata, local))
@@ -87,7 +61,7 @@ def test_the_planted_link_is_first(seed: int, local: int) -> None:
     ("local", "n_seeds"),
     [(250_000, 2), *(pytest.param(local, n, marks=pytest.mark.slow) for local, n in ((500_000, 20), (None, 2)))],
 )
-def test_without_a_link_there_is_none(local: int | None, n_seeds: int) -> None:
+def test_without_a_link_there_is_none(local: int | None, n_seeds: int, multiome: Callable[..., md.MuData]) -> None:
     """With 250,000, some pairs have weights and are compared with decoys, and others have none and are compared with other OCRs."""
     found = []
     for seed in range(n_seeds):
@@ -184,7 +158,7 @@ def test_predictors_that_cannot_be_used(mdata: md.MuData, predictor, tmp_path) -
     assert_equal(atac, mdata["atac"])
 
 
-def test_few_ocrs_elsewhere(caplog) -> None:
+def test_few_ocrs_elsewhere(caplog, multiome: Callable[..., md.MuData]) -> None:
     """Without OCRs on other chromosomes there is no null: scores without p, and a warning."""
     data = multiome(n_elsewhere=10)
     with caplog.at_level(logging.WARNING, logger="scfound_atac"):

@@ -35,7 +35,9 @@ from ..nn.objectives import MASK_FRACTION, WITHOUT_THINNING, check_weights
 from ..train.lightning import BoundNet, CellDataModule, TrainingPlan, run_training
 from ._scvi_contract import (
     ADATA_FILE,
+    KL_OF_PEAKVI,
     REGISTRY_FILE,
+    SIZES_OF_PEAKVI,
     device_of,
     known_options,
     read_registry,
@@ -60,27 +62,10 @@ _NO_DATAMODULE = "cells come from AnnData; a corpus of files is trained on with 
 _NO_PICKLE = "weights are written as safetensors and JSON, not by torch.save"
 # Arguments and methods of `scvi.model.PEAKVI` that this class does not have, with the reason; the training page shows them.
 NOT_TAKEN: dict[str, dict[str, str]] = {
-    "__init__": dict.fromkeys(
-        (
-            "n_hidden",
-            "n_latent",
-            "n_layers_encoder",
-            "n_layers_decoder",
-            "dropout_rate",
-            "model_depth",
-            "region_factors",
-            "use_batch_norm",
-            "use_layer_norm",
-            "latent_distribution",
-            "deeply_inject_covariates",
-            "encode_covariates",
-        ),
-        "sizes of another network; `config` has those of this one",
-    ),
+    "__init__": SIZES_OF_PEAKVI,
     "setup_anndata": dict.fromkeys(("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES),
     "train": {
-        "n_steps_kl_warmup": "the loss has no KL term",
-        "n_epochs_kl_warmup": "the loss has no KL term",
+        **KL_OF_PEAKVI,
         "datamodule": _NO_DATAMODULE,
     },
     "get_latent_representation": {

@@ -37,7 +37,7 @@ from ..train.paired_data import (
 )
 from ..train.peak_to_gene import PeakToGeneOptions, PeakToGeneRun
 from ..train.run_folder import LOG, log_tables
-from ._scvi_contract import known_options, refuse_arguments, row_numbers, settled_seed
+from ._scvi_contract import KL_OF_PEAKVI, SIZES_OF_PEAKVI, known_options, refuse_arguments, row_numbers, settled_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,31 +58,13 @@ _NO_BASE = (
 )
 _NO_PICKLE = "weights are written as safetensors and JSON, not by torch.save"
 NOT_TAKEN: dict[str, dict[str, str]] = {
-    "__init__": dict.fromkeys(
-        (
-            "n_hidden",
-            "n_latent",
-            "n_layers_encoder",
-            "n_layers_decoder",
-            "dropout_rate",
-            "model_depth",
-            "region_factors",
-            "use_batch_norm",
-            "use_layer_norm",
-            "latent_distribution",
-            "deeply_inject_covariates",
-            "encode_covariates",
-        ),
-        "sizes of another network; `config` has those of this one",
-    )
-    | {"registry": "a checkpoint holds the setup, and needs no data"},
+    "__init__": SIZES_OF_PEAKVI | {"registry": "a checkpoint holds the setup, and needs no data"},
     "setup_anndata": {
         "labels_key": "the network learns expression, not labels",
         **dict.fromkeys(("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES),
     },
     "train": {
-        "n_steps_kl_warmup": "the loss has no KL term",
-        "n_epochs_kl_warmup": "the loss has no KL term",
+        **KL_OF_PEAKVI,
         "validation_size": "all paired cells that are not trained on are held out",
         "shuffle_set_split": "the cells that are held out are always drawn",
         "weight_decay": "Adam without weight decay, as in the paper",

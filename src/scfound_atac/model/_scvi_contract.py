@@ -20,6 +20,27 @@ ADATA_FILE = "adata.h5ad"
 _ARRAY = "__array__"
 
 
+# Arguments of `scvi.model.PEAKVI` that no class here has, with the reason.
+SIZES_OF_PEAKVI = dict.fromkeys(
+    (
+        "n_hidden",
+        "n_latent",
+        "n_layers_encoder",
+        "n_layers_decoder",
+        "dropout_rate",
+        "model_depth",
+        "region_factors",
+        "use_batch_norm",
+        "use_layer_norm",
+        "latent_distribution",
+        "deeply_inject_covariates",
+        "encode_covariates",
+    ),
+    "sizes of another network; `config` has those of this one",
+)
+KL_OF_PEAKVI = dict.fromkeys(("n_steps_kl_warmup", "n_epochs_kl_warmup"), "the loss has no KL term")
+
+
 def refuse_arguments(not_taken: Mapping[str, str], given: Mapping[str, Any], call: str) -> None:
     """Refuse arguments that scvi-tools has and a model has not, with the reason.
 

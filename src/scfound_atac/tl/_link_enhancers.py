@@ -15,11 +15,11 @@ from .._anndata import get_atac, get_target, refuse_lost, role_of
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import EMBEDDING, LINKS, check_key
-from .._labels import read_labels
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
 from ..genome.line import along_genome
+from ._groups import groups_of
 from ._links_by_correlation import Correlations
 from ._links_by_perturbation import Perturbations
 from ._links_table import as_table, links_of_group, nearest_starts
@@ -40,8 +40,6 @@ METHODS = ("knowledge", "correlation", "perturbation", "abc", "distance")
 # pairs that were tested.
 _MIN_PROBABILITY = 0.1
 _TABLES = (".bed", ".gtf", ".gff", ".gff3", ".tsv", ".txt", ".csv", ".gz", ".bgz", ".bz2", ".xz")
-EVERYONE = "all"
-"""Name of the group of all cells."""
 
 
 @shared_docs
@@ -196,7 +194,7 @@ def link_enhancers(
     promoters = promoters if scorer is None else scorer.promoters
     values: Literal["counts", "any"] = "any" if predictor is None else "counts"
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality, values=values)
-    codes, groups = _groups(cells, groupby)
+    codes, groups = groups_of(cells, groupby)
     sums = _sums(cells, codes, len(groups))
 
     tss = along_genome(promoters["chrom"], promoters["tss"])
@@ -285,13 +283,6 @@ def _promoters(genes: Any) -> pd.DataFrame:
     promoters = read_promoters(bundled())
     rows, _ = select_genes(promoters, names)
     return promoters.iloc[np.sort(rows)].reset_index(drop=True)
-
-
-def _groups(cells: Cells, groupby: str | None) -> tuple[NDArray[np.int64], list[str]]:
-    """Number of the group of each cell, -1 for none, (n_cells,), and the names of the groups."""
-    if groupby is None:
-        return np.zeros(len(cells), dtype=np.int64), [EVERYONE]
-    return read_labels(cells.column(groupby, "groupby"), groupby, role=cells.role, n_min=1)
 
 
 def _sums(cells: Cells, codes: NDArray[np.int64], n_groups: int) -> NDArray[np.float64]:

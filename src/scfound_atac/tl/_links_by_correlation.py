@@ -8,8 +8,7 @@ import numpy as np
 
 from .._anndata import NotFoundError, get_atac, role_of
 from .._logging import logger
-from ..genome import chromosome_ids, load_region_table
-from ._links_table import columns_of_genes
+from ._links_table import columns_of_genes, places_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from ..data import Cells
     from ..inference.link_features import Pairs
     from ..inference.links import Scored
+    from ..inference.matched_null import Places
     from ..train.expression import Expression
 
 _MIN_CELLS = 10  # metacells: over fewer a correlation says nothing, whatever its p
@@ -85,13 +85,21 @@ class Correlations:
 
     def __call__(self, cells: Cells, pairs: Pairs, codes: NDArray[np.int64], sums: NDArray[np.float64]) -> list[Scored]:
         """Score the pairs in each group; `codes` is the number of the group of each cell, and `sums` has a row for each group."""
-        return [self._of_group(cells, pairs, codes == number) for number in range(len(sums))]
+        places = places_of(cells.ocrs, self.promoters, self.gene)
+        return [self._of_group(cells, pairs, codes == number, *places) for number in range(len(sums))]
 
-    def _of_group(self, cells: Cells, pairs: Pairs, is_member: NDArray[np.bool_]) -> Scored:
+    def _of_group(
+        self,
+        cells: Cells,
+        pairs: Pairs,
+        is_member: NDArray[np.bool_],
+        ocrs: Places,
+        genes: Places,
+        breadth: NDArray[np.float32],
+    ) -> Scored:
         """Score the pairs over the cells `is_member` that have expression; all NaN if these are fewer than ten."""
         from ..inference.correlation_links import correlation_links
         from ..inference.links import Scored
-        from ..inference.matched_null import Places
         from ..inference.metacells import metacells, sum_groups
 
         # 1. Cells, or sums of like cells.
@@ -105,12 +113,7 @@ class Correlations:
             if len(pairs.ocr):
                 logger.warning("A group has %d cells with both modalities: too few for a correlation", len(values))
             return Scored(nothing, nothing, nothing, nothing)
-        # 2. Places, and how often OCRs are open in tissues.
-        first = np.unique(self.gene, return_index=True)[1]
-        tss = self.promoters.iloc[first]
-        genes = Places(chromosome_ids(tss["chrom"]), tss["tss"].to_numpy())
-        middle = ((cells.ocrs["start"] + cells.ocrs["end"]) // 2).to_numpy()
-        ocrs = Places(chromosome_ids(cells.ocrs["chrom"]), middle)
+        # 2. Correlations.
         found = correlation_links(
             counts,
             values,
@@ -118,7 +121,7 @@ class Correlations:
             self.gene[pairs.start],
             ocrs=ocrs,
             genes=genes,
-            breadth=load_region_table().lookup(cells.ocrs).openness,
+            breadth=breadth,
             seed=self.seed,
         )
         return Scored(found.score, nothing, found.p, found.q)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._logging import logger
-from ..genome import chromosome_ids, load_region_table
-from ._links_table import columns_of_genes
+from ._links_table import columns_of_genes, places_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,20 +55,15 @@ class Perturbations:
     def __call__(self, cells: Cells, pairs: Pairs, codes: NDArray[np.int64], sums: NDArray[np.float64]) -> list[Scored]:
         """Score the pairs in each group; `codes` (n_cells,) are the groups of cells, `sums` (n_groups, n_ocrs) their values."""
         from ..inference.links import Scored
-        from ..inference.matched_null import Places
         from ..inference.perturbation_links import perturbation_links
 
-        # 1. Places. Of a gene with several starts, the first stands for all: null OCRs are on other chromosomes.
-        first = np.unique(self.gene, return_index=True)[1]
-        tss = self.promoters.iloc[first]
-        middle = ((cells.ocrs["start"] + cells.ocrs["end"]) // 2).to_numpy()
-        # 2. Changes.
+        ocrs, genes, breadth = places_of(cells.ocrs, self.promoters, self.gene)
         nothing = np.full(len(pairs.ocr), np.nan, dtype=np.float32)
         found = perturbation_links(
-            lambda sets, genes: self.predictor.perturb(
+            lambda sets, wanted: self.predictor.perturb(
                 cells,
                 sets,
-                genes=[self.genes[i] for i in genes],
+                genes=[self.genes[i] for i in wanted],
                 groups=codes,
                 n_groups=len(sums),
                 with_decoys=True,
@@ -78,9 +72,9 @@ class Perturbations:
             sums.sum(axis=0),
             pairs.ocr,
             self.gene[pairs.start],
-            ocrs=Places(chromosome_ids(cells.ocrs["chrom"]), middle),
-            genes=Places(chromosome_ids(tss["chrom"]), tss["tss"].to_numpy()),
-            breadth=load_region_table().lookup(cells.ocrs).openness,
+            ocrs=ocrs,
+            genes=genes,
+            breadth=breadth,
             n_groups=len(sums),
             seed=self.seed,
         )

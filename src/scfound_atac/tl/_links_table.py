@@ -7,13 +7,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..genome import chromosome_ids, load_region_table
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..inference.link_features import Pairs
     from ..inference.links import Scored
+    from ..inference.matched_null import Places
 
 _PER = 1e4  # accessibility is given per so many counts of a group
+
+
+def places_of(
+    ocrs: pd.DataFrame, promoters: pd.DataFrame, gene: NDArray[np.int64]
+) -> tuple[Places, Places, NDArray[np.float32]]:
+    """Where OCRs and genes lie, and the fraction of the biosamples in which each OCR is open, for a null of like OCRs elsewhere.
+
+    Of a gene with several starts, the first stands for all: null OCRs are on other chromosomes. `gene` is the number of the gene of each
+    start.
+    """
+    from ..inference.matched_null import Places
+
+    tss = promoters.iloc[np.unique(gene, return_index=True)[1]]
+    middle = ((ocrs["start"] + ocrs["end"]) // 2).to_numpy()
+    return (
+        Places(chromosome_ids(ocrs["chrom"]), middle),
+        Places(chromosome_ids(tss["chrom"]), tss["tss"].to_numpy()),
+        load_region_table().lookup(ocrs).openness,
+    )
 
 
 def nearest_starts(

@@ -13,9 +13,9 @@ from .._anndata import get_atac, get_target, role_of
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._keys import PERTURBATION, check_key
-from .._labels import read_labels
 from .._logging import logger
 from ..data import Cells
+from ._groups import groups_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # Below this predicted mean on the scale of training no relative change is given: it would be a quotient of two small numbers. On the usual
 # scale, log(1 + counts per 10,000), it is a thousandth of a count.
 _MIN_BEFORE = 1e-3
-_ALL = "all"
 
 
 @shared_docs
@@ -148,9 +147,7 @@ def perturb_ocrs(
     genes = trained.check_genes(genes)
     cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
     sets = _as_matrix(cells, wanted)
-    codes, groups = np.zeros(len(cells), dtype=np.int64), [_ALL]
-    if groupby is not None:
-        codes, groups = read_labels(cells.column(groupby, "groupby"), groupby, role=cells.role, n_min=1)
+    codes, groups = groups_of(cells, groupby)
     effects = trained.perturb(
         cells,
         sets,
