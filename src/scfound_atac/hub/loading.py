@@ -198,6 +198,9 @@ def _load_ours(folder: Path, name: str, prefix: str = "") -> Checkpoint:
     regions = table if table.is_file() else None
     try:
         model_class = config.get("model_class", "ChromFound")
+        if model_class == "RegionSetVAE":
+            msg = f"{folder} holds a model that was adapted to cells: open it with sfa.model.RegionSet.load({str(folder)!r})."
+            raise ValueError(msg)
         shared = {
             "name": name,
             "chromosomes": tuple(config["chromosomes"]),

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from ._cell_annotator import CellAnnotator
     from ._chromfound import ChromFound
     from ._epifoundation import EpiFoundation
+    from ._region_set import RegionSet
     from ._rna_predictor import RNAPredictor
 
-__all__ = ["CellAnnotator", "ChromFound", "EpiFoundation", "RNAPredictor", "pretrain"]
+__all__ = ["CellAnnotator", "ChromFound", "EpiFoundation", "RNAPredictor", "RegionSet", "pretrain"]
 
 _MODULES = {
     "CellAnnotator": "._cell_annotator",
     "ChromFound": "._chromfound",
     "EpiFoundation": "._epifoundation",
     "RNAPredictor": "._rna_predictor",
+    "RegionSet": "._region_set",
     "pretrain": "..train.pretrain",
 }
 

@@ -250,9 +250,9 @@ class CellDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if external_indexing is not None:
-            split = _given_split(external_indexing, values.shape[0])
+            split = given_rows(external_indexing, values.shape[0])
         else:
-            split = _split(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
+            split = split_rows(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
         self.train_idx, self.val_idx, self.test_idx = (np.sort(part).astype(np.int64) for part in split)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size, self.drop_last = batch_size, drop_last
@@ -277,7 +277,7 @@ class CellDataModule(pl.LightningDataModule):
         return DataLoader(cells, sampler=batches, batch_size=None, **self._loader_options)
 
 
-def _split(
+def split_rows(
     n_cells: int, train_size: float, validation_size: float | None, seed: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the training, validation and test cells; in the order of the rows if there is no seed."""
@@ -297,7 +297,7 @@ def _split(
     return order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val :]
 
 
-def _given_split(
+def given_rows(
     given: Sequence[NDArray[np.integer] | None], n_cells: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows of the training, validation and test cells as the user gave them."""
