@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..nn.objectives import MASK_FRACTION, Objectives
+from .parts import divide, given_parts
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -146,9 +147,8 @@ class TrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with warm-up and cosine decay over the whole run."""
-        optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps
-        )
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay, eps=self.eps)
         n_steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
@@ -250,9 +250,9 @@ class CellDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if external_indexing is not None:
-            split = _given_split(external_indexing, values.shape[0])
+            split = given_parts(external_indexing, values.shape[0])
         else:
-            split = _split(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
+            split = divide(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
         self.train_idx, self.val_idx, self.test_idx = (np.sort(part).astype(np.int64) for part in split)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size, self.drop_last = batch_size, drop_last
@@ -275,48 +275,6 @@ class CellDataModule(pl.LightningDataModule):
     def _loader(self, cells: CellCrops, sampler: Any, *, drop_last: bool = False) -> DataLoader:
         batches = BatchSampler(sampler, self.batch_size, drop_last=drop_last and len(cells) >= self.batch_size)
         return DataLoader(cells, sampler=batches, batch_size=None, **self._loader_options)
-
-
-def _split(
-    n_cells: int, train_size: float, validation_size: float | None, seed: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the training, validation and test cells; in the order of the rows if there is no seed."""
-    if not 0 < train_size <= 1:
-        msg = f"train_size must lie in (0, 1], got {train_size}."
-        raise ValueError(msg)
-    if validation_size is not None and not (0 <= validation_size < 1 and train_size + validation_size <= 1 + 1e-9):
-        msg = f"validation_size must lie in [0, 1), and with train_size be at most 1; got {validation_size} and {train_size}."
-        raise ValueError(msg)
-    n_train = max(1, round(train_size * n_cells))
-    n_rest = n_cells - n_train
-    n_val = n_rest if validation_size is None else min(n_rest, round(validation_size * n_cells))
-    if seed is None:
-        order = np.arange(n_cells)
-        return order[n_val : n_val + n_train], order[:n_val], order[n_val + n_train :]
-    order = np.random.default_rng(seed).permutation(n_cells)
-    return order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val :]
-
-
-def _given_split(
-    given: Sequence[NDArray[np.integer] | None], n_cells: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the training, validation and test cells as the user gave them."""
-    parts = [np.asarray([] if part is None else part, dtype=np.int64).ravel() for part in given]
-    parts += [np.empty(0, dtype=np.int64)] * (3 - len(parts))
-    rows = np.concatenate(parts)
-    if (
-        len(parts) > 3
-        or not len(parts[0])
-        or len(np.unique(rows)) < len(rows)
-        or rows.min() < 0
-        or rows.max() >= n_cells
-    ):
-        msg = (
-            f"external_indexing takes the row numbers (0 to {n_cells - 1}) of training, validation and test cells, each cell once, "
-            "and at least one to train on."
-        )
-        raise ValueError(msg)
-    return parts[0], parts[1], parts[2]
 
 
 def run_training(
