@@ -54,10 +54,10 @@ NO_SURGERY: dict[str, dict[str, str]] = {
     "prepare_query_anndata": {"inplace": "nothing is padded or sorted, so the cells stay as they are"},
 }
 """Arguments for queries of `scvi.model.PEAKVI` that no class here has, with the reason."""
-MINIFIED = {
-    name: "minified data stand for cells by a latent posterior, and the network has none"
-    for name in ("minify_adata", "minify_mudata", "minified_data_type")
-}
+MINIFIED = dict.fromkeys(
+    ("minify_adata", "minify_mudata", "minified_data_type"),
+    "minified data stand for cells by a latent posterior, and the network has none",
+)
 """What scvi-tools has for minified data, with the reason why no class here has it."""
 
 
@@ -281,7 +281,9 @@ class ScviModel(BaseModelClass):
         refuse_arguments(cls._not_taken["load_query_data"], kwargs, name)
         known_options(kwargs, (), name)
         if adata is None or reference_model is None:
-            missing = "the new cells as adata=" if adata is None else "a trained model or its folder as reference_model="
+            missing = (
+                "the new cells as adata=" if adata is None else "a trained model or its folder as reference_model="
+            )
             msg = f"{name} needs {missing}."
             raise ValueError(msg)
         checkpoint, registry = cls._reference(reference_model)
@@ -359,7 +361,9 @@ def _refuse_new_batches(registry: Mapping[str, Any], data: Any) -> None:
     """Refuse cells of batches that the registry of a reference does not have."""
     key = registry["setup_args"].get("batch_key")
     known = registry["field_registries"].get("batch", {}).get("state_registry", {}).get("categorical_mapping", ())
-    parts = [part.obs[key] for part in (data, *getattr(data, "mod", {}).values()) if key is not None and key in part.obs]
+    parts = [
+        part.obs[key] for part in (data, *getattr(data, "mod", {}).values()) if key is not None and key in part.obs
+    ]
     if not parts:
         return
     present = pd.concat(parts).dropna().astype(str).unique()

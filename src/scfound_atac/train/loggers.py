@@ -30,9 +30,7 @@ class Loggers:
         self.all = list(loggers) if isinstance(loggers, list | tuple) else [loggers]
         for logger in self.all:
             if not hasattr(logger, "log_metrics"):
-                msg = (
-                    f"logger= takes loggers of lightning.pytorch.loggers, such as CSVLogger('folder'); got {type(logger).__name__}."
-                )
+                msg = f"logger= takes loggers of lightning.pytorch.loggers, such as CSVLogger('folder'); got {type(logger).__name__}."
                 raise TypeError(msg)
 
     def log(self, values: Mapping[str, float], step: int) -> None:

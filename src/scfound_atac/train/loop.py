@@ -187,7 +187,9 @@ class TrainingLoop(ABC):
         )
         known = [name for name in self.columns if name.startswith("validation_")]
         if options.monitor not in known:
-            msg = f"early_stopping_monitor={options.monitor!r} is no value of a validation; there are {', '.join(known)}."
+            msg = (
+                f"early_stopping_monitor={options.monitor!r} is no value of a validation; there are {', '.join(known)}."
+            )
             raise ValueError(msg)
 
     @abstractmethod
