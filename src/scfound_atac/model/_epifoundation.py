@@ -296,8 +296,8 @@ class EpiFoundation(ScviModel):
         atac_layer
             What `scvi.model.MULTIVI` calls `layer`.
         modalities
-            Names of the modalities, if they are not ``{"atac": "atac", "rna": "rna"}``. The keys of `scvi.model.MULTIVI`, ``"atac_layer"`` and
-            ``"rna_layer"``, may be used, too.
+            Names of the modalities, if they are not ``{"atac": "atac", "rna": "rna"}``. The keys of `scvi.model.MULTIVI` may be used, too:
+            ``"atac_layer"`` and ``"rna_layer"``.
         genome
             {genome}
         **kwargs
@@ -360,7 +360,8 @@ class EpiFoundation(ScviModel):
             Always.
         """
         msg = (
-            "EpiFoundation is trained on accessibility and expression: EpiFoundation.setup_mudata(mudata.MuData({'atac': atac, 'rna': rna})). "
+            "EpiFoundation is trained on accessibility and expression: "
+            "EpiFoundation.setup_mudata(mudata.MuData({'atac': atac, 'rna': rna})). "
             "A model that is trained embeds an AnnData without any setup: get_latent_representation(adata)."
         )
         raise TypeError(msg)
@@ -549,8 +550,8 @@ class EpiFoundation(ScviModel):
         Parameters
         ----------
         max_epochs
-            Number of passes over the training cells. This, `lr`, `batch_size`, `accumulate`, `n_warmup_steps`, `clip` and `max_genes` have the
-            defaults of the paper.
+            Number of passes over the training cells. This, `lr`, `batch_size`, `accumulate`, `n_warmup_steps`, `clip` and `max_genes` have
+            the defaults of the paper.
         lr, weight_decay, eps
             Maximum learning rate, weight decay and epsilon of AdamW. The rate warms up, and falls to zero along a cosine. The paper's Adam
             is AdamW without weight decay.
@@ -573,8 +574,8 @@ class EpiFoundation(ScviModel):
         max_steps
             Number of steps, instead of `max_epochs`.
         early_stopping
-            Stop when `early_stopping_monitor` has not fallen for a while. The weights with the lowest loss on the held-out cells are kept with
-            and without it.
+            Stop when `early_stopping_monitor` has not fallen for a while. The weights with the lowest loss on the held-out cells are kept
+            with and without it.
         early_stopping_patience
             Number of validations without improvement after which training stops.
         early_stopping_monitor, early_stopping_min_delta
@@ -582,8 +583,8 @@ class EpiFoundation(ScviModel):
         check_val_every_n_epoch
             Number of epochs between two validations; 1 if None.
         validate_every, checkpoint_every
-            Number of steps between two validations, instead of `check_val_every_n_epoch`, and between two checkpoints in `output`, which are one
-            epoch apart by default.
+            Number of steps between two validations, instead of `check_val_every_n_epoch`, and between two checkpoints in `output`, which
+            are one epoch apart by default.
         datasplitter_kwargs
             Options of the cells: ``external_indexing``, row numbers in the accessibility modality of the training, validation and test
             cells, of which those without a pair are left out; and ``num_workers``, another name of `n_workers`.
@@ -693,7 +694,7 @@ class EpiFoundation(ScviModel):
                 freeze_all_but(self._checkpoint.net, adapts)
             # The log of a run that went on holds all of its steps, also those that are in the history already.
             is_same = run.is_continued and folder.resolve() == self._run[0]
-            before = self._run[1] if is_same else self.history_
+            before = self._run[1] if is_same else self.history
             self._run = (None if own_folder else folder.resolve(), before)
             self.history_ = _appended(before, log_tables(folder / LOG))
             fabric.barrier()  # the folder is removed only after every process has read it
@@ -909,8 +910,9 @@ class EpiFoundation(ScviModel):
         dir_path
             {saved_folder}
         adata
-            A MuData with cells to train on. They are registered as those of the saved model were, unless `setup_mudata` was called for them.
-            If None, those that were saved with the model; if there are none, or with False, the model can be applied, but not trained.
+            A MuData with cells to train on. They are registered as those of the saved model were, unless `setup_mudata` was called for
+            them. If None, those that were saved with the model; if there are none, or with False, the model can be applied, but not
+            trained.
         accelerator, device
             Where the network is placed, as in scvi-tools: on a GPU if there is one.
         prefix
@@ -936,8 +938,9 @@ class EpiFoundation(ScviModel):
         cls._check_class(registry, folder)
         own_data = folder / f"{prefix or ''}{_MDATA_FILE}"
         if adata is None and own_data.is_file():
-            adata = read_h5mu(own_data)
-            adata.uns.pop(UUID, None)
+            read = read_h5mu(own_data)
+            read.uns.pop(UUID, None)
+            adata = read
         if adata is None or adata is False:
             model = cls(registry=registry, checkpoint=checkpoint)
         else:

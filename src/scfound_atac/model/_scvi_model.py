@@ -6,7 +6,6 @@ from abc import abstractmethod
 from copy import deepcopy
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pandas as pd
@@ -24,6 +23,7 @@ from ._scvi_contract import REGISTRY_FILE, device_of, known_options, read_regist
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from typing import Self
 
     from anndata import AnnData
@@ -54,10 +54,8 @@ NO_SURGERY: dict[str, dict[str, str]] = {
     "prepare_query_anndata": {"inplace": "nothing is padded or sorted, so the cells stay as they are"},
 }
 """Arguments for queries of `scvi.model.PEAKVI` that no class here has, with the reason."""
-MINIFIED = dict.fromkeys(
-    ("minify_adata", "minify_mudata", "minified_data_type"),
-    "minified data stand for cells by a latent posterior, and the network has none",
-)
+_NO_POSTERIOR = "minified data stand for cells by a latent posterior, and the network has none"
+MINIFIED = dict.fromkeys(("minify_adata", "minify_mudata", "minified_data_type"), _NO_POSTERIOR)
 """What scvi-tools has for minified data, with the reason why no class here has it."""
 
 
@@ -244,8 +242,8 @@ class ScviModel(BaseModelClass):
     ) -> Self:
         """A model of new cells that starts from a trained reference, to embed them, or to train on them further.
 
-        The network reads any OCR set, so the cells need no `prepare_query_anndata` and no columns of the reference. Before it is trained, the
-        model gives the cells of the reference the vectors that the reference gives them. The reference itself does not change.
+        The network reads any OCR set, so the cells need no `prepare_query_anndata` and no columns of the reference. Before it is trained,
+        the model gives the cells of the reference the vectors that the reference gives them. The reference itself does not change.
 
         Parameters
         ----------
@@ -292,7 +290,7 @@ class ScviModel(BaseModelClass):
         place = device_of(accelerator, device)
         cls._set_up_query(adata, registry)
         checkpoint = cls._with_batches_of(checkpoint, adata, transfer_batch=transfer_batch)
-        model = cls(adata, checkpoint=checkpoint)  # type: ignore[call-arg]
+        model = cls(adata, checkpoint=checkpoint)
         if not unfrozen:
             freeze_all_but(checkpoint.net, cls._parts_that_adapt(checkpoint.net))
         model.is_trained_ = True

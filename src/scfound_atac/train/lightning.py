@@ -15,10 +15,12 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import SaveCheckpoint, TrainRunner
+from scvi.train._logger import SimpleLogger
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..nn.objectives import MASK_FRACTION, Objectives
+from .loggers import Loggers
 from .parts import divide, given_parts
 from .schedule import warmup_cosine
 
@@ -315,6 +317,8 @@ def run_training(
     if trainer_kwargs.get("early_stopping") and not data.n_val:
         msg = "early_stopping needs cells to validate on, and none is held out: lower train_size, or raise validation_size."
         raise ValueError(msg)
+    if trainer_kwargs.get("logger") is not True:  # that of scvi-tools comes first, because it holds the history
+        trainer_kwargs["logger"] = [SimpleLogger(), *Loggers(trainer_kwargs.get("logger")).all]
     given = trainer_kwargs.pop("callbacks", None) or []
     callbacks = list(given) if isinstance(given, list | tuple) else [given]
     # scvi-tools takes a checkpoint of Lightning only together with one of its own, so those are added once the trainer is made.

@@ -92,7 +92,8 @@ def column_of(mdata: MuData, modality: str, key: str | None) -> tuple[str | None
     values = (mdata if found[0] is None else mdata[modality]).obs[found[1]]
     if values.isna().any():
         some = ", ".join(map(str, values.index[values.isna()][:3]))
-        msg = f"{int(values.isna().sum())} cells have no value in mdata.obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
+        n_missing = int(values.isna().sum())
+        msg = f"{n_missing} cells have no value in mdata.obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
         raise ValueError(msg)
     return found
 

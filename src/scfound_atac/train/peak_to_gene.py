@@ -107,8 +107,10 @@ class PeakToGeneOptions:
     check_val_every_n_epoch: int = 1
 
     def __post_init__(self) -> None:
-        names = ("max_epochs", "max_steps", "batch_size", "accumulate", "lr", "clip", "max_genes", "eps", "patience")
-        names += ("validate_every", "checkpoint_every", "check_val_every_n_epoch")
+        names = (
+            *("max_epochs", "max_steps", "batch_size", "accumulate", "lr", "eps", "clip", "max_genes", "patience"),
+            *("validate_every", "checkpoint_every", "check_val_every_n_epoch"),
+        )
         values = {name: getattr(self, name) for name in names}
         if wrong := [f"{name} = {value}" for name, value in values.items() if value is not None and value <= 0]:
             msg = f"These must be above zero: {', '.join(wrong)}."
