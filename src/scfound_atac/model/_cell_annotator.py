@@ -14,7 +14,7 @@ from .. import __version__
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._labels import read_labels
-from .._logging import logger
+from .._logging import logger as log  # `train` has an argument logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
@@ -254,7 +254,7 @@ class CellAnnotator:
             )
             raise ValueError(msg)
         if n_left_out := int((~used).sum()):
-            logger.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))
+            log.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))
         cells = cells.subset(np.flatnonzero(used))
         beside = None if query is None else Cells.read(query, genome=genome, modality=modality)
         codes = np.searchsorted(present, codes[used])
@@ -328,7 +328,7 @@ class CellAnnotator:
             "novelty_auroc": report.auroc.tolist(),
             "history": history,
         }
-        logger.info(
+        log.info(
             "%d labels from %d cells; held out: accuracy %.3f, macro-F1 %.3f, ECE %.3f; labels left out are found with AUROC %.2f",
             len(labels),
             len(codes),
@@ -449,7 +449,7 @@ class CellAnnotator:
                 is_all = read.measured is not None or features.view is None
                 head, seen = self._heads["all" if is_all else "known"], read.all()
                 if not is_all:
-                    logger.warning(
+                    log.warning(
                         "Only %.1f %% of the reference's OCRs are in the query: labels rest on the backbone alone",
                         100 * read.fraction_ocrs,
                     )

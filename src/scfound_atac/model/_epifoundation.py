@@ -939,7 +939,8 @@ class EpiFoundation(ScviModel):
         own_data = folder / f"{prefix or ''}{_MDATA_FILE}"
         if adata is None and own_data.is_file():
             read = read_h5mu(own_data)
-            read.uns.pop(UUID, None)
+            for key in (UUID, SETUP_KEY):  # the registry says more than the setup
+                read.uns.pop(key, None)
             adata = read
         if adata is None or adata is False:
             model = cls(registry=registry, checkpoint=checkpoint)

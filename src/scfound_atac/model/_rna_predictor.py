@@ -13,7 +13,7 @@ from torch import nn
 from .._anndata import NotFoundError, get_atac
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
-from .._logging import logger
+from .._logging import logger as log  # `train` has an argument logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
@@ -296,7 +296,7 @@ class RNAPredictor:
             "split_key": split_key or "",
             "history": history,
         }
-        logger.info(
+        log.info(
             "%d genes from %d cells; on %d held-out cells: mean per-gene Pearson %.3f, flat Pearson %.3f",
             len(self.genes),
             len(train),
@@ -322,7 +322,7 @@ class RNAPredictor:
         table, columns = table[columns >= 0], columns[columns >= 0]
         local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local, seed=self.seed)
         n_ocrs = np.diff(local.alone.weights.indptr)
-        logger.info(
+        log.info(
             "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
         )
         return local
@@ -339,7 +339,7 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(genes), d_gene=vectors.shape[1])
             with torch.no_grad():
                 net.genes.weight[is_known] = vectors[is_known]
-            logger.info("The backbone knows %d of %d genes", int(is_known.sum()), len(genes))
+            log.info("The backbone knows %d of %d genes", int(is_known.sum()), len(genes))
             return net
 
     @shared_docs
@@ -391,7 +391,7 @@ class RNAPredictor:
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         if features.view is not None and read.measured is None:
-            logger.warning(
+            log.warning(
                 "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
                 100 * read.fraction_ocrs,
             )
