@@ -523,6 +523,9 @@ def test_cells_of_a_new_batch(make: Callable) -> None:
     other = data_of(make)(2, donors="BC")
     assert latent(model, other).shape[0] == N_CELLS
     assert latent(model, adata=other, indices=[3, 1], batch_size=2).shape[0] == 2
+    fewer = other_ocrs(make)
+    (fewer["atac"] if make is make_epifoundation else fewer).obs["kind"] = "0"
+    assert np.isfinite(latent(model, fewer)).all()
 
 
 @every_model

@@ -32,6 +32,7 @@ from ..hub import Checkpoint, load, save
 from ..inference.epifoundation import PeakSetRunner, embed_peak_sets
 from ..nn import EpiFoundationConfig, EpiFoundationNet
 from ..train.freezing import freeze_all_but, trained_names
+from ..train.history import joined_history
 from ..train.loggers import Loggers
 from ..train.loop import BEST, make_fabric, own_randomness
 from ..train.paired_data import (
@@ -44,8 +45,10 @@ from ..train.paired_data import (
     paired_names,
     read_setup,
     refuse_repeated,
+    setup_arguments,
+    setup_of,
 )
-from ..train.parts import divide, given_parts
+from ..train.parts import given_parts
 from ..train.peak_to_gene import PeakToGeneOptions, PeakToGeneRun
 from ..train.run_folder import LOG, log_tables
 from ._scvi_contract import (
@@ -235,11 +238,11 @@ class EpiFoundation(ScviModel):
                 msg = "mdata is not set up: call sfa.model.EpiFoundation.setup_mudata(mdata) first."
                 raise ValueError(msg)
             # It was set up before it was written to a file, or copied.
-            self.setup_mudata(adata, **_arguments(read_setup(adata.uns[SETUP_KEY])))
+            self.setup_mudata(adata, **setup_arguments(read_setup(adata.uns[SETUP_KEY])))
         if adata is None and registry is None and checkpoint is not None:
             registry = _registry_without_data(checkpoint)
         super().__init__(adata, registry)
-        self._setup = _setup_of(self.registry_)
+        self._setup = setup_of(self.registry_["setup_args"])
         if checkpoint is None:
             checkpoint = self._new_network(dict(config or {}), gene_chromosomes, settled_seed(seed))
         else:
@@ -327,10 +330,11 @@ class EpiFoundation(ScviModel):
             "batch_key": batch_key,
             "genome": genome,
         }
-        setup = make_setup(mdata, dict(modalities or {}), given, labels_key)
+        name = "layer" if atac_layer is None else "atac_layer"
+        setup = make_setup(mdata, dict(modalities or {}), given, labels_key, name)
         atac, rna = setup["atac"], setup["rna"]
         places = {name: column_of(mdata, atac, key) for name, key in (("batch", batch_key), ("labels", labels_key))}
-        arguments = {**_arguments(setup), "labels_key": labels_key}
+        arguments = {**setup_arguments(setup), "labels_key": labels_key}
         own = cls._get_setup_method_args(cls=cls, mdata=mdata, **arguments)
         values = {"is_count_data": False, "correct_data_format": False, "mod_required": True}
         # As for MULTIVI, expression is X.
@@ -429,7 +433,7 @@ class EpiFoundation(ScviModel):
         cls, data: MuData | AnnData, checkpoint: Checkpoint, setup: Mapping[str, Any]
     ) -> dict[str, float]:
         """OCRs that overlap a peak of the vocabulary, and of a MuData the genes."""
-        reader = DataReader(checkpoint, _setup_of({"setup_args": setup}))
+        reader = DataReader(checkpoint, setup_of(setup))
         cells = reader.cells(data, None, role="adata")
         tokenizer = Tokenizer(reader.vocabularies, cells.ocrs, max_tokens=checkpoint.net.config.max_tokens)
         coverage = tokenizer.coverage(chunk for _, chunk in cells.iter_rows())
@@ -445,7 +449,7 @@ class EpiFoundation(ScviModel):
 
     @classmethod
     def _reference_names(cls, checkpoint: Checkpoint, registry: Mapping[str, Any]) -> dict[str, pd.Index]:
-        setup, vocabularies = _setup_of(registry), checkpoint.vocabularies
+        setup, vocabularies = setup_of(registry["setup_args"]), checkpoint.vocabularies
         assert vocabularies is not None
         names = {"atac": vocabularies.peaks, "rna": vocabularies.genes}
         return {setup[kind]: pd.Index([x for x in found if not is_special(x)]) for kind, found in names.items()}
@@ -657,7 +661,7 @@ class EpiFoundation(ScviModel):
         if given is not None:
             given = given_parts(given, self._atac(None).n_obs)
         cells, rows, n_unpaired = self._reader.paired_cells(self.mdata)
-        parts = _parts(options, rows, given)
+        parts = options.divide(rows, given)
         if early_stopping and not len(parts[1]):
             msg = "early_stopping needs cells to validate on, and none is held out: lower train_size, or raise validation_size."
             raise ValueError(msg)
@@ -696,7 +700,7 @@ class EpiFoundation(ScviModel):
             is_same = run.is_continued and folder.resolve() == self._run[0]
             before = self._run[1] if is_same else self.history
             self._run = (None if own_folder else folder.resolve(), before)
-            self.history_ = _appended(before, log_tables(folder / LOG))
+            self.history_ = joined_history(before, log_tables(folder / LOG), resumed=False, first=1)
             fabric.barrier()  # the folder is removed only after every process has read it
         self.train_indices, self.validation_indices, self.test_indices = (rows[part] for part in parts)
         self.validation_names = self._atac(None).obs_names[self.validation_indices]
@@ -1028,19 +1032,6 @@ class EpiFoundation(ScviModel):
         return embed_peak_sets(cells.subset(rows), tokenizer, runner, progress=settings.progress_bar)[back]
 
 
-def _arguments(setup: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of `EpiFoundation.setup_mudata` that give this setup."""
-    named = {name: setup.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
-    return {**named, "modalities": {name: setup[name] for name in DEFAULT_SETUP}}
-
-
-def _setup_of(registry: Mapping[str, Any]) -> dict[str, str]:
-    """The setup that a registry tells."""
-    arguments = dict(registry["setup_args"])
-    named = {name: arguments.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
-    return {**DEFAULT_SETUP, **arguments["modalities"], **{k: v for k, v in named.items() if v is not None}}
-
-
 def _registry_without_data(checkpoint: Checkpoint) -> dict[str, Any]:
     """The registry of a checkpoint that holds a setup and no registry, as those of earlier versions and of `tl.embed` do."""
     setup = read_setup(checkpoint.training.get("setup", DEFAULT_SETUP))
@@ -1048,7 +1039,7 @@ def _registry_without_data(checkpoint: Checkpoint) -> dict[str, Any]:
         "scvi_version": None,
         "model_name": checkpoint.model_class,
         "setup_method_name": "setup_mudata",
-        "setup_args": {**_arguments(DEFAULT_SETUP | setup), "labels_key": None},
+        "setup_args": {**setup_arguments(DEFAULT_SETUP | setup), "labels_key": None},
         "field_registries": {},
     }
 
@@ -1056,33 +1047,3 @@ def _registry_without_data(checkpoint: Checkpoint) -> dict[str, Any]:
 def _registry(folder: Path, prefix: str | None, checkpoint: Checkpoint) -> dict[str, Any]:
     path = folder / f"{prefix or ''}{REGISTRY_FILE}"
     return read_registry(path) if path.is_file() else _registry_without_data(checkpoint)
-
-
-def _parts(
-    options: PeakToGeneOptions, rows: NDArray[np.int64], given: Sequence[NDArray[np.int64]] | None
-) -> list[NDArray[np.int64]]:
-    """Sorted numbers, among the paired cells, of those to train on, of those held out, and of the others.
-
-    Raises
-    ------
-    ValueError
-        If none of the cells that were given for training can be trained on.
-    """
-    if given is None:
-        seed = options.seed if options.shuffle_set_split else None
-        return [np.sort(part) for part in divide(len(rows), options.train_size, options.validation_size, seed)]
-    parts = [np.flatnonzero(np.isin(rows, part)) for part in given]
-    if not len(parts[0]):
-        msg = "None of the training cells of external_indexing is a paired cell that can be trained on."
-        raise ValueError(msg)
-    return parts
-
-
-def _appended(before: Mapping[str, pd.DataFrame] | None, now: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The history after a further run, whose steps are counted on."""
-    joined = dict(before or {})
-    n_steps = max((int(table.index[-1]) for table in joined.values()), default=0)
-    for name, table in now.items():
-        later = table.set_index(pd.Index(table.index + n_steps, name=table.index.name))
-        joined[name] = pd.concat([joined[name], later]) if name in joined else later
-    return joined

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import SaveCheckpoint, TrainRunner
@@ -20,6 +19,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..nn.objectives import MASK_FRACTION, Objectives
+from .history import joined_history
 from .loggers import Loggers
 from .parts import divide, given_parts
 from .schedule import warmup_cosine
@@ -365,37 +365,3 @@ class _OwnWeights:
             wanted = on_end if kind is None else on_error and issubclass(kind, Exception)
             if wanted and saver.best_model_path:
                 self.net.load_state_dict(self.read_weights(saver.best_model_path))
-
-
-def joined_history(
-    before: Mapping[str, pd.DataFrame] | None, now: Mapping[str, pd.DataFrame], *, resumed: bool
-) -> dict[str, pd.DataFrame]:
-    """The history of a model after a further run.
-
-    Parameters
-    ----------
-    before
-        The history so far, with a table per value.
-    now
-        The history of the run.
-    resumed
-        The run went on from a checkpoint and counts epochs as before; epochs that it repeated replace those of the history. Otherwise it
-        counts from zero, and its epochs are appended.
-
-    Returns
-    -------
-    A table with one column per value, whose index counts the epochs.
-    """
-    joined = dict(before or {})
-    n_before = max((int(table.index[-1]) + 1 for table in joined.values() if len(table)), default=0)
-    for name, found in now.items():
-        table = found.astype(float)
-        index_name = table.index.name
-        if not resumed:
-            table.index = table.index + n_before
-        elif name in joined and len(table):
-            joined[name] = joined[name][joined[name].index < table.index[0]]
-        table = pd.concat([joined[name], table]) if name in joined and len(joined[name]) else table
-        table.index.name = index_name
-        joined[name] = table
-    return joined

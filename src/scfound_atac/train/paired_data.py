@@ -37,7 +37,11 @@ _MODALITIES_OF_SCVI = {"atac_layer": "atac", "layer": "atac", "rna_layer": "rna"
 
 
 def make_setup(
-    mdata: Any, modalities: Mapping[str, str], given: Mapping[str, str | None], labels_key: str | None = None
+    mdata: Any,
+    modalities: Mapping[str, str],
+    given: Mapping[str, str | None],
+    labels_key: str | None = None,
+    layer_argument: str = "layer",
 ) -> dict[str, str]:
     """Check the arguments of `EpiFoundation.setup_mudata`, and return the modalities and the arguments that are not None.
 
@@ -65,7 +69,7 @@ def make_setup(
     atac = get_atac(mdata, setup["atac"], "mdata", modality_argument="modalities")
     rna = get_atac(mdata, setup["rna"], "mdata", modality_argument="modalities", holds="expression")
     read_columns(atac, role_of(mdata, setup["atac"], "mdata"), setup.get("genome"))
-    get_matrix(atac, setup.get("layer"), role_of(mdata, setup["atac"], "mdata"), "layer")
+    get_matrix(atac, setup.get("layer"), role_of(mdata, setup["atac"], "mdata"), layer_argument)
     get_matrix(rna, setup.get("rna_layer"), role_of(mdata, setup["rna"], "mdata"), "rna_layer")
     refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.obs_names, f"cells of modality {setup['rna']!r}", "obs_names_make_unique()")
@@ -101,6 +105,19 @@ def column_of(mdata: MuData, modality: str, key: str | None) -> tuple[str | None
 def read_setup(stored: Mapping[str, object]) -> dict[str, str]:
     """The setup in ``mdata.uns`` or in a saved model; before version 0.2 the layer of accessibility was called ``"atac_layer"``."""
     return {"layer" if name == "atac_layer" else name: str(value) for name, value in stored.items()}
+
+
+def setup_arguments(setup: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `EpiFoundation.setup_mudata` that give this setup, by which it is told in a registry of scvi-tools."""
+    named = {name: setup.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
+    return {**named, "modalities": {name: setup[name] for name in DEFAULT_SETUP}}
+
+
+def setup_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The setup that these arguments give, without those that are None."""
+    named = {name: arguments.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
+    given = {name: value for name, value in named.items() if value is not None}
+    return {**DEFAULT_SETUP, **arguments["modalities"], **given}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,9 +19,9 @@ from .loop import LoopOptions, TrainingLoop
 from .parts import divide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    import numpy as np
     from lightning.fabric import Fabric
     from numpy.typing import NDArray
     from torch import Tensor
@@ -116,6 +117,36 @@ class PeakToGeneOptions:
             msg = f"These must be above zero: {', '.join(wrong)}."
             raise ValueError(msg)
         divide(1, self.train_size, self.validation_size, None)  # refuses sizes that are out of range
+
+    def divide(
+        self, rows: NDArray[np.int64], given: Sequence[NDArray[np.int64]] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Divide paired cells into those to train on, those held out, and the others.
+
+        Parameters
+        ----------
+        rows
+            Row number of each paired cell in the data.
+        given
+            Row numbers of the cells of each part, instead of the options of this object.
+
+        Returns
+        -------
+        Sorted numbers, among the paired cells, of the cells of each part.
+
+        Raises
+        ------
+        ValueError
+            If none of the cells that were given for training is paired.
+        """
+        if given is None:
+            seed = self.seed if self.shuffle_set_split else None
+            return [np.sort(part) for part in divide(len(rows), self.train_size, self.validation_size, seed)]
+        parts = [np.flatnonzero(np.isin(rows, part)) for part in given]
+        if not len(parts[0]):
+            msg = "None of the training cells of external_indexing is a paired cell that can be trained on."
+            raise ValueError(msg)
+        return parts
 
     @property
     def identity(self) -> dict[str, Any]:
