@@ -682,6 +682,9 @@ def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path) -> None:
     assert same(model, make_epifoundation())
     assert not model.is_trained
     assert model.history is None
+    for changed in ({"weight_decay": 0.1}, {"shuffle_set_split": False}):
+        with pytest.raises(ValueError, match=f"another configuration .*{next(iter(changed))}"):
+            make_epifoundation().train(**options | changed, output=tmp_path / "run")
     model.train(**options, output=tmp_path / "run")
     assert same(model, whole)
     for name, table in whole.history.items():
@@ -852,3 +855,18 @@ def test_a_new_batch_gets_a_vector_that_is_trained() -> None:
     model.train(2, **options_of(make_epifoundation))
     assert not torch.equal(weights(model)["batch_embedding.table.weight"][2], table[2])
     assert model.predict_expression(batch="C").shape == (N_CELLS, N_GENES)
+
+
+def test_an_interrupted_query_goes_on(tmp_path: Path) -> None:
+    """With the same parts frozen; another choice of parts is another run."""
+    reference = make_epifoundation()
+    options = options_of(make_epifoundation) | {"max_steps": 9, "checkpoint_every": 2}
+    whole, model = (EpiFoundation.load_query_data(make_mdata(3), reference) for _ in range(2))
+    whole.train(**options)
+    with pytest.raises(Fall):
+        model.train(**options, output=tmp_path / "run", logger=FallAt(tmp_path, 6))
+    other = EpiFoundation.load_query_data(make_mdata(3), reference, unfrozen=True)
+    with pytest.raises(ValueError, match="another configuration .*trained was"):
+        other.train(**options, output=tmp_path / "run")
+    model.train(**options, output=tmp_path / "run")
+    assert same(model, whole)

@@ -15,8 +15,7 @@ import pandas as pd
 import torch
 from mudata import MuData, read_h5mu
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
-from scvi.data._manager import AnnDataManagerValidationCheck
+from scvi.data import AnnDataManager, AnnDataManagerValidationCheck
 from scvi.data.fields import MuDataCategoricalObsField
 
 from .._anndata import get_atac
@@ -406,7 +405,7 @@ class EpiFoundation(ScviModel):
         return f"layers.{net.config.n_layers - 1}", "norm", "batch_embedding", "expression_decoder", "value_decoder"
 
     @classmethod
-    def _with_batches_of(cls, checkpoint: Checkpoint, data: MuData, *, transfer_batch: bool) -> Checkpoint:
+    def _with_batches_of(cls, checkpoint: Checkpoint, data: MuData) -> Checkpoint:
         """New batches get the mean vector of those of the reference."""
         vocabularies, net = checkpoint.vocabularies, checkpoint.net
         setup = read_setup(data.uns[SETUP_KEY])
@@ -667,7 +666,7 @@ class EpiFoundation(ScviModel):
             raise ValueError(msg)
         if output is not None:
             make_folder(output, "output")
-        facts: dict[str, Any] = {"n_unpaired_cells": n_unpaired, "setup": self._setup}
+        facts: dict[str, Any] = {"n_unpaired_cells": n_unpaired, "setup": self._setup, "external_indexing": None}
         if given is not None:
             facts["external_indexing"] = hashlib.sha256(b"|".join(part.tobytes() for part in parts)).hexdigest()[:16]
         fabric = make_fabric(accelerator, devices, num_nodes, strategy)

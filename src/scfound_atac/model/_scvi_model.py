@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pandas as pd
 import torch
 from scvi.data import AnnDataManager
-from scvi.data.fields import LayerField
-from scvi.data.fields._mudata import MuDataWrapper
+from scvi.data.fields import LayerField, MuDataWrapper
 from scvi.model.base import BaseModelClass
 
 from .._docs import shared_docs
@@ -218,7 +217,7 @@ class ScviModel(BaseModelClass):
         """Register the cells of a query as those of the reference were."""
 
     @classmethod
-    def _with_batches_of(cls, checkpoint: Checkpoint, data: Any, *, transfer_batch: bool) -> Checkpoint:
+    def _with_batches_of(cls, checkpoint: Checkpoint, data: Any) -> Checkpoint:
         """The network of the reference with room for the batches of the query."""
         return checkpoint
 
@@ -289,7 +288,7 @@ class ScviModel(BaseModelClass):
             _refuse_new_batches(registry, adata)
         place = device_of(accelerator, device)
         cls._set_up_query(adata, registry)
-        checkpoint = cls._with_batches_of(checkpoint, adata, transfer_batch=transfer_batch)
+        checkpoint = cls._with_batches_of(checkpoint, adata)
         model = cls(adata, checkpoint=checkpoint)
         if not unfrozen:
             freeze_all_but(checkpoint.net, cls._parts_that_adapt(checkpoint.net))

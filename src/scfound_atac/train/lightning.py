@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import SaveCheckpoint, TrainRunner
-from scvi.train._logger import SimpleLogger
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
@@ -317,8 +316,7 @@ def run_training(
     if trainer_kwargs.get("early_stopping") and not data.n_val:
         msg = "early_stopping needs cells to validate on, and none is held out: lower train_size, or raise validation_size."
         raise ValueError(msg)
-    if trainer_kwargs.get("logger") is not True:  # that of scvi-tools comes first, because it holds the history
-        trainer_kwargs["logger"] = [SimpleLogger(), *Loggers(trainer_kwargs.get("logger")).all]
+    loggers = Loggers(trainer_kwargs.pop("logger", None)).all
     given = trainer_kwargs.pop("callbacks", None) or []
     callbacks = list(given) if isinstance(given, list | tuple) else [given]
     # scvi-tools takes a checkpoint of Lightning only together with one of its own, so those are added once the trainer is made.
@@ -327,6 +325,7 @@ def run_training(
     callbacks = [x for x in callbacks if all(x is not y for y in later)]
     runner = TrainRunner(model, plan, data, callbacks=callbacks, **trainer_kwargs)
     runner.trainer.callbacks.extend(later)
+    runner.trainer.loggers = [*runner.trainer.loggers, *loggers]  # that of scvi-tools comes first: it holds the history
 
     was_trained, before = model.is_trained_, model.history_
     # TrainRunner adds to a history only what it already holds, so that of a pretrained model would stay empty.

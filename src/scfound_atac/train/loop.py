@@ -352,8 +352,9 @@ class TrainingLoop(ABC):
 
     def _restore(self, state: dict[str, Any], plan: nn.Module) -> None:
         before, now = state["config"], self.state_config
-        if changed := [key for key in now if key not in self.may_change and before.get(key) != now[key]]:
-            differences = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
+        keys = [key for key in dict.fromkeys((*now, *before)) if key not in self.may_change]
+        if changed := [key for key in keys if before.get(key) != now.get(key)]:
+            differences = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
             msg = (
                 f"{self.options.folder} holds a run with another configuration ({differences}). "
                 f"Take another output, or start over with {self.start_over}."

@@ -210,9 +210,7 @@ class PeakToGeneRun(TrainingLoop):
         epoch = -(-batches.n_batches // options.accumulate)
         n_steps = options.max_steps or -(-options.max_epochs * batches.n_batches // options.accumulate)
         counts = {"n_cells": len(train_rows), "n_validation_cells": len(held_out), "n_steps": n_steps}
-        trained = trained_names(checkpoint.net)
-        frozen = {} if trained is None else {"trained": trained}
-        self.facts = {**counts, **options.identity, **facts, **frozen}
+        self.facts = {**counts, **options.identity, **facts}
         plan = PeakToGene(self.start.net)
         parameters = [parameter for parameter in plan.parameters() if parameter.requires_grad]
         super().__init__(
@@ -238,7 +236,9 @@ class PeakToGeneRun(TrainingLoop):
                 monitor=options.monitor,
                 min_delta=options.min_delta,
             ),
-            config=self.facts | {"network": checkpoint.net.config.to_dict(), "data": cells.checksum()},
+            config=self.facts
+            | {"network": checkpoint.net.config.to_dict(), "data": cells.checksum()}
+            | {"trained": trained_names(checkpoint.net)},
             may_change=_MAY_CHANGE,
             resume=resume,
             loggers=loggers,
