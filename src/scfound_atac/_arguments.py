@@ -10,7 +10,7 @@ _TEXTS = frozenset(
     ("modality", "labels_key", "groupby", "split_key", "batch_key", "name", "rna_modality", "use_rep", "gene_suffix")
 )
 _LAYERS = frozenset(("layer", "reference_layer", "rna_layer"))
-_SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured", "joint"))
+_SWITCHES = frozenset(("copy", "binned", "log1p", "overwrite", "measured", "joint", "early_stopping"))
 # The smallest value, or None if the function itself says what is too small.
 _WHOLE: dict[str, int | None] = {
     "seed": 0,
@@ -30,6 +30,7 @@ _WHOLE: dict[str, int | None] = {
     "downstream": None,
     "max_epochs": None,
     "train_batch_size": None,
+    "early_stopping_patience": 1,
     "local": 1,
 }
 _NUMBERS = frozenset(

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata.tests.helpers import assert_equal
+from lightning.pytorch.loggers import CSVLogger
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
@@ -406,6 +407,23 @@ def test_failed_training_leaves_what_was_learnt(tiny_backbones, reference, query
     with pytest.raises(ValueError, match="label"):
         annotator.train(relabelled(reference, "T"), KEY)
     assert_same(annotator.predict(query), before)
+
+
+def test_early_stopping_and_loggers(tiny_backbones, reference, tmp_path):
+    """With steps that lead nowhere the first epoch stays the best; a head without epochs has neither."""
+    options = {"mode": "finetune", "device": "cpu", "max_epochs": 9, "train_batch_size": 32, "lr": 1e-12}
+    annotator = CellAnnotator(tiny_backbones["region-set"])
+    stop = {"early_stopping": True, "early_stopping_patience": 2}
+    annotator.train(reference, KEY, **options, **stop, logger=CSVLogger(tmp_path))
+    assert list(annotator.history["loss"].index) == [0, 1, 2]
+    table = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+    for name, column in annotator.history.items():
+        np.testing.assert_allclose(table[name], column[name], rtol=1e-5)
+    for wrong in ({"early_stopping": True}, {"logger": CSVLogger(tmp_path)}):
+        with pytest.raises(TypeError, match=f"solves its head at once and has no epochs for {next(iter(wrong))}="):
+            annotator.train(reference, KEY, **wrong)
+    with pytest.raises(ValueError, match="early_stopping_patience"):
+        annotator.train(reference, KEY, **options, early_stopping=True, early_stopping_patience=0)
 
 
 # ---------------------------------------------------------------- unknown cells, honest confidence

@@ -165,7 +165,12 @@ def test_user_data_stay_as_they_are() -> None:
     model.get_latent_representation(device="cpu")
     for name, adata in before.items():
         assert_equal(mdata[name], adata)
-    assert list(mdata.uns) == ["epifoundation_setup"]
+    assert set(mdata.uns) == {
+        "epifoundation_setup",
+        "_scvi_uuid",
+        "_scvi_manager_uuid",
+    }  # scvi-tools knows it by the last two
+    assert set(mdata.obs) - set(before["atac"].obs) <= {"_scvi_batch", "_scvi_labels", "atac:donor", "rna:donor"}
 
 
 def test_order_of_ocrs_does_not_matter_to_training() -> None:
@@ -613,10 +618,10 @@ def test_checkpoints_that_do_not_fit(trained: EpiFoundation) -> None:
         EpiFoundation(set_up(), config={}, checkpoint=trained.checkpoint)
     with pytest.raises(ValueError, match="RegionSet model, not EpiFoundation"):
         EpiFoundation.from_pretrained("region-set", set_up())
-    with pytest.raises(ValueError, match="Pass mdata for a new network"):
+    with pytest.raises(ValueError, match="Pass a MuData for a new network"):
         EpiFoundation()
     model = EpiFoundation(checkpoint=trained.checkpoint)
-    with pytest.raises(ValueError, match="pass mdata= to load"):
+    with pytest.raises(ValueError, match="pass adata= to load"):
         model.train()
     with pytest.raises(ValueError, match="pass the cells"):
         model.get_latent_representation()
@@ -707,12 +712,14 @@ def test_prefix_registry_and_saved_data(tmp_path: Path) -> None:
         assert_same_weights(EpiFoundation.load(tmp_path, prefix=prefix), model)
     loaded = EpiFoundation.load(tmp_path, prefix="a_")
     assert list(loaded.mdata.obs_names) == list(mdata.obs_names)
-    assert EpiFoundation.load(tmp_path, False, "a_").mdata is None
+    assert EpiFoundation.load(tmp_path, False, prefix="a_").mdata is None
     assert EpiFoundation.load(tmp_path, prefix="b_").mdata is None
-    train(EpiFoundation.load(tmp_path, paired(), "b_"), max_steps=1)  # set up as the saved model was
+    train(EpiFoundation.load(tmp_path, mdata=paired(), prefix="b_"), max_steps=1)  # set up as the saved model was
     registry = EpiFoundation.load_registry(tmp_path, "b_")
     assert registry["model_name"] == "EpiFoundation"
-    assert registry["setup_args"] == {"modalities": {"atac": "atac", "rna": "rna"}}
+    given = {name: value for name, value in registry["setup_args"].items() if value is not None}
+    assert given == {"modalities": {"atac": "atac", "rna": "rna"}}
+    assert registry["field_registries"]["X"]["summary_stats"] == {"n_vars": N_GENES, "n_cells": N_CELLS}
     with pytest.raises(TypeError, match="takes no save_kwargs="):
         models["a_"].save(tmp_path, save_kwargs={})
     with pytest.raises(TypeError, match="takes no n_steps_kl_warmup="):

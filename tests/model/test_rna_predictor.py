@@ -13,6 +13,7 @@ import pytest
 import torch
 from anndata import AnnData
 from anndata.tests.helpers import assert_equal
+from lightning.pytorch.loggers import CSVLogger
 from scipy import sparse
 
 import scfound_atac as sfa
@@ -116,6 +117,15 @@ def test_report(mdata, predictor):
     assert list(predictor.gene_report.index) == GENES
     assert set(predictor.gene_report) == {"pearson", "spearman", "ccc", "mse"}
     assert repr(predictor).endswith("head 'gene-query': 8 genes")
+
+
+def test_early_stopping_and_loggers(mdata, tiny_backbones, tmp_path):
+    stop = {"early_stopping": True, "early_stopping_patience": 3, "lr": 1e-12, "logger": CSVLogger(tmp_path)}
+    stopped = trained(mdata, tiny_backbones["chromfound"], **stop)
+    scores = stopped.history["validation_gene_pearson"]["validation_gene_pearson"].to_numpy()
+    assert len(scores) == scores.argmax() + 1 + 3 < 15
+    table = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
+    np.testing.assert_allclose(table["validation_gene_pearson"], scores, rtol=1e-5)
 
 
 def test_scale_of_expression_does_not_matter(mdata, tiny_backbones, predictor, query):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,8 +19,9 @@ from anndata import AnnData
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from mudata import MuData
 from scipy import sparse
-from scvi.model import PEAKVI
+from scvi.model import MULTIVI, PEAKVI
 from scvi.train import SaveCheckpoint
 
 import scfound_atac as sfa
@@ -38,7 +38,8 @@ TINY = {
     "d_low": 4,
     "d_state": 16,
 }
-N_CELLS, N_OCRS = 40, 64
+TINY_EPIFOUNDATION = {"d_model": 8, "n_layers": 2, "n_heads": 2, "d_feed_forward": 8, "d_query": 8}
+N_CELLS, N_OCRS, N_GENES = 40, 64, 12
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Contract:
     cls: type
     methods: tuple[str, ...]
     of_mudata: bool = False
-    """The class takes `mdata` where PEAKVI takes `adata`, and `setup_mudata` stands for `setup_anndata`."""
+    """Its `setup_mudata` stands for `setup_anndata`, and takes `mdata` where PEAKVI takes `adata`."""
 
     def arguments(self, method: str) -> list[str]:
         return [{"mdata": "adata"}.get(name, name) for name in arguments(self.method(method))]
@@ -70,11 +71,13 @@ METHODS = (
     "load",
     "load_registry",
     "view_anndata_setup",
+    "load_query_data",
+    "prepare_query_anndata",
 )
 # A class more is a line more, and a column more in the table of docs/training.md.
 CONTRACTS = {
     "ChromFound": Contract(ChromFound, METHODS),
-    "EpiFoundation": Contract(EpiFoundation, METHODS[:-1], of_mudata=True),
+    "EpiFoundation": Contract(EpiFoundation, METHODS, of_mudata=True),
 }
 
 
@@ -109,6 +112,13 @@ def test_positions_are_the_same(contract: Contract, method: str) -> None:
     by_place = [name for name in contract.arguments(method) if name not in named]
     shared = [name for name in arguments(getattr(PEAKVI, method)) if name in by_place]
     assert by_place[: len(shared)] == shared
+
+
+@pytest.mark.parametrize("contract", [x for x in CONTRACTS.values() if x.of_mudata], ids=lambda x: x.cls.__name__)
+def test_setup_of_mudata_is_that_of_multivi(contract: Contract) -> None:
+    ours, reasons = arguments(contract.cls.setup_mudata), contract.not_taken["setup_mudata"]
+    assert [name for name in arguments(MULTIVI.setup_mudata) if name not in ours and name not in reasons] == []
+    assert set(reasons).isdisjoint(ours)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS.values(), ids=CONTRACTS)
@@ -187,8 +197,42 @@ def make_chromfound(adata: AnnData | None = None, **init: Any) -> ChromFound:
     return ChromFound(adata, config=TINY, **init)
 
 
+def make_mdata(seed: int = 0, donors: str = "AB") -> MuData:
+    """Every gene is expressed in one of the two kinds of cells."""
+    atac = make_adata(seed, donors)
+    rng = np.random.default_rng(seed + 100)
+    kind = atac.obs["kind"].astype(int).to_numpy()
+    counts = rng.poisson(np.where(np.arange(N_GENES) % 2 == kind[:, None], 1.5, 0.1)).astype(np.float32)
+    counts[:, 0], counts[:, 1] = 0, 1
+    var = pd.DataFrame({"chrom": "chr2"}, index=[f"G{i}" for i in range(N_GENES)])
+    return MuData({"atac": atac, "rna": AnnData(sparse.csr_matrix(counts), obs=atac.obs[[]].copy(), var=var)})
+
+
+def make_epifoundation(mdata: MuData | None = None, **init: Any) -> EpiFoundation:
+    mdata = make_mdata() if mdata is None else mdata
+    EpiFoundation.setup_mudata(mdata, batch_key="donor", labels_key="kind")
+    return EpiFoundation(mdata, config=TINY_EPIFOUNDATION, **init)
+
+
+# Classes that Lightning trains, and all classes.
 MAKERS = {"ChromFound": make_chromfound}
 every_class = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+ALL_MAKERS = {**MAKERS, "EpiFoundation": make_epifoundation}
+every_model = pytest.mark.parametrize("make", ALL_MAKERS.values(), ids=ALL_MAKERS)
+
+
+def data_of(make: Callable) -> Callable[..., Any]:
+    return make_mdata if make is make_epifoundation else make_adata
+
+
+def options_of(make: Callable) -> dict[str, Any]:
+    """Options of `train` with which an epoch takes a moment."""
+    return TRAIN | ({"accumulate": 1, "n_warmup_steps": 1, "max_genes": 6} if make is make_epifoundation else {})
+
+
+def latent(model: Any, *args: Any, **options: Any) -> np.ndarray:
+    pca = {"n_components": 3} if "n_components" in arguments(type(model).get_latent_representation) else {}
+    return model.get_latent_representation(*args, **pca | options)
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -223,18 +267,39 @@ class Interrupt(Callback):
             raise Fall
 
 
-@every_class
+UNTRAINED = "ignore:Trying to query inferred values from an untrained model"
+
+
+@pytest.mark.filterwarnings(UNTRAINED)
+@every_model
 def test_registry(make: Callable) -> None:
     model = make()
-    assert dict(model.summary_stats) | {"n_batch": 2, "n_labels": 2, "n_cells": N_CELLS, "n_vars": N_OCRS} == dict(
-        model.summary_stats
-    )
+    stats = dict(model.summary_stats)
+    assert stats | {"n_batch": 2, "n_labels": 2, "n_cells": N_CELLS} == stats
+    assert stats.get("n_atac", stats["n_vars"]) == N_OCRS
     assert model.registry["setup_args"]["batch_key"] == "donor"
     assert list(model.get_state_registry("batch").categorical_mapping) == ["A", "B"]
     assert model.registry["model_name"] == type(model).__name__
+    assert model.adata_manager is model.get_anndata_manager(model.adata, required=True)
+    assert model.get_from_registry(model.adata, "X").shape == (N_CELLS, stats["n_vars"])
+    assert len(model.get_var_names()) in (N_OCRS, 2)  # names, or names by modality
+    model.deregister_manager()
+    latent(model)
+    model.to_device("cpu")
+    assert model.device == torch.device("cpu")
 
 
-@every_class
+@pytest.mark.filterwarnings(UNTRAINED)
+@every_model
+def test_a_copy_is_registered_by_itself(make: Callable) -> None:
+    model = make()
+    copy = model.adata.copy()
+    assert latent(make(copy)).shape[0] == N_CELLS
+    model.train(1, **options_of(make))
+    assert model.get_anndata_manager(model.adata).adata is model.adata
+
+
+@every_model
 def test_view_anndata_setup(make: Callable, capsys: pytest.CaptureFixture) -> None:
     make().view_anndata_setup()
     shown = capsys.readouterr().out
@@ -272,55 +337,64 @@ def test_fine_tuning_leaves_a_history(tmp_path: Path) -> None:
     sfa.pl.training(model, show=False)
 
 
-@every_class
+@every_model
 def test_parts(make: Callable) -> None:
-    model = make()
-    model.train(1, **TRAIN, train_size=0.5, validation_size=0.25)
+    model, options = make(), options_of(make)
+    model.train(1, **options, train_size=0.5, validation_size=0.25)
     parts = [model.train_indices, model.validation_indices, model.test_indices]
     assert [len(part) for part in parts] == [20, 10, 10]
     assert sorted(np.concatenate(parts)) == list(range(N_CELLS))
-    model.train(1, **TRAIN, train_size=0.5, validation_size=0.25, shuffle_set_split=False)
+    model.train(1, **options, train_size=0.5, validation_size=0.25, shuffle_set_split=False)
     assert list(model.validation_indices) == list(range(10))
     assert list(model.train_indices) == list(range(10, 30))
     mine = [np.arange(30), np.arange(30, 36), np.arange(36, 40)]
-    model.train(1, **TRAIN, datasplitter_kwargs={"external_indexing": mine, "drop_last": True})
+    model.train(1, **options, datasplitter_kwargs={"external_indexing": mine})
     assert list(model.test_indices) == [36, 37, 38, 39]
     for sizes in ({"train_size": 0.9, "validation_size": 0.2}, {"validation_size": 1.0}, {"train_size": 0.0}):
         with pytest.raises(ValueError, match="_size must"):
-            model.train(1, **TRAIN, **sizes)
+            model.train(1, **options, **sizes)
     with pytest.raises(ValueError, match="each cell once"):
-        model.train(1, **TRAIN, datasplitter_kwargs={"external_indexing": [np.arange(30), np.arange(29, 40)]})
+        model.train(1, **options, datasplitter_kwargs={"external_indexing": [np.arange(30), np.arange(29, 40)]})
 
 
-@every_class
+@every_model
 def test_options_of_the_plan(make: Callable) -> None:
     """They count unless the argument of `train` is given, too."""
-    fast = {name: value for name, value in TRAIN.items() if name != "lr"}
+    options = options_of(make)
+    fast = {name: value for name, value in options.items() if name != "lr"}
     direct, by_plan, neither = make(), make(), make()
-    direct.train(1, **TRAIN)
-    by_plan.train(1, **fast, plan_kwargs={"lr": TRAIN["lr"]})
+    direct.train(1, **options)
+    by_plan.train(1, **fast, plan_kwargs={"lr": options["lr"]})
     neither.train(1, **fast)
     assert same(direct, by_plan)
     assert not same(direct, neither)
     by_name = make()
-    by_name.train(1, **TRAIN, plan_kwargs={"lr": 1.0})
+    by_name.train(1, **options, plan_kwargs={"lr": 1.0})
     assert same(direct, by_name)
     with pytest.raises(TypeError, match="plan_kwargs has no option 'n_epochs_kl_warmup'; it takes lr"):
         neither.train(1, plan_kwargs={"n_epochs_kl_warmup": 3})
     with pytest.raises(TypeError, match="datasplitter_kwargs has no option 'load_sparse_tensor'"):
         neither.train(1, datasplitter_kwargs={"load_sparse_tensor": True})
+    decayed = make()
+    decayed.train(1, **options, weight_decay=0.5, eps=1e-3)
+    assert not same(decayed, direct)
 
 
-@every_class
+@every_model
 def test_what_has_no_meaning_is_refused_with_a_reason(make: Callable, tmp_path: Path) -> None:
     model = make()
     with pytest.raises(TypeError, match=r"takes no n_epochs_kl_warmup=: the loss has no KL term\."):
         model.train(1, n_epochs_kl_warmup=50)
-    with pytest.raises(TypeError, match="reads no covariates"):
-        type(model).setup_anndata(make_adata(), continuous_covariate_keys=["depth"])
+    with pytest.raises(TypeError, match="covariate"):
+        CONTRACTS[type(model).__name__].method("setup_anndata")(data_of(make)(), continuous_covariate_keys=["depth"])
     with pytest.raises(TypeError, match="takes no save_kwargs="):
         model.save(tmp_path / "model", save_kwargs={})
+    with pytest.raises(TypeError, match="takes no freeze_classifier=: parts of another network"):
+        type(model).load_query_data(data_of(make)(), model, freeze_classifier=False)
+    with pytest.raises(TypeError, match="takes no inplace=: nothing is padded"):
+        type(model).prepare_query_anndata(data_of(make)(), model, inplace=False)
     assert not hasattr(model, "get_normalized_accessibility")
+    assert not hasattr(model, "minify_adata")
 
 
 @every_class
@@ -345,11 +419,11 @@ def test_every_second_epoch_is_validated(make: Callable) -> None:
     assert list(model.history["train_loss"].index) == [0, 1, 2, 3]
 
 
-@every_class
+@every_model
 def test_the_seed_of_scvi_tools_is_obeyed(make: Callable) -> None:
     def run(**options: Any) -> Any:
         model = make()
-        model.train(1, **TRAIN, **options)
+        model.train(1, **options_of(make), **options)
         return model
 
     scvi.settings.seed = 3
@@ -367,16 +441,17 @@ def test_the_seed_of_scvi_tools_is_obeyed(make: Callable) -> None:
 
 def make_and_train_with_seed_0(make: Callable) -> Any:
     model = make(seed=0)
-    model.train(1, **TRAIN, seed=0)
+    model.train(1, **options_of(make), seed=0)
     return model
 
 
-@every_class
+@every_model
 def test_loggers(make: Callable, tmp_path: Path) -> None:
     model = make()
-    model.train(2, **TRAIN, logger=CSVLogger(tmp_path, name="log"))
+    model.train(2, **options_of(make), logger=CSVLogger(tmp_path, name="log"))
     table = pd.read_csv(next(tmp_path.rglob("metrics.csv")))
-    assert {"train_loss", "validation_loss"} <= set(table.columns)
+    for name in ("loss" if make is make_epifoundation else "train_loss", "validation_loss"):
+        np.testing.assert_allclose(table[name].dropna(), model.history[name][name], rtol=1e-5)
 
 
 @every_class
@@ -441,28 +516,32 @@ def test_indices(make: Callable) -> None:
         model.get_latent_representation(indices=[N_CELLS])
 
 
-@every_class
+@every_model
 def test_cells_of_a_new_batch(make: Callable) -> None:
     model = make()
-    model.train(1, **TRAIN)
-    other = make_adata(2, donors="BC")
-    assert model.get_latent_representation(other, n_components=3).shape == (N_CELLS, 3)
+    model.train(1, **options_of(make))
+    other = data_of(make)(2, donors="BC")
+    assert latent(model, other).shape[0] == N_CELLS
+    assert latent(model, adata=other, indices=[3, 1], batch_size=2).shape[0] == 2
+    fewer = other_ocrs(make)
+    (fewer["atac"] if make is make_epifoundation else fewer).obs["kind"] = "0"
+    assert np.isfinite(latent(model, fewer)).all()
 
 
-@every_class
+@every_model
 def test_folder_with_prefixes(make: Callable, tmp_path: Path) -> None:
     models = {}
     for prefix, seed in (("a_", 0), ("b_", 1)):
         models[prefix] = make(seed=seed)
-        models[prefix].train(1, **TRAIN, seed=seed)
+        models[prefix].train(1, **options_of(make), seed=seed)
         models[prefix].save(tmp_path / "models", prefix)
     assert all(path.name.startswith(("a_", "b_")) for path in (tmp_path / "models").iterdir())
-    cls = type(models["a_"])
+    cls, data = type(models["a_"]), data_of(make)
     for prefix, model in models.items():
-        assert same(cls.load(tmp_path / "models", make_adata(), prefix=prefix), model)
+        assert same(cls.load(tmp_path / "models", data(), prefix=prefix), model)
         assert sfa.hub.load(tmp_path / "models", prefix=prefix).training["seed"] == model.checkpoint.training["seed"]
     with pytest.raises(FileNotFoundError, match="no c_model.safetensors"):
-        cls.load(tmp_path / "models", make_adata(), prefix="c_")
+        cls.load(tmp_path / "models", data(), prefix="c_")
     with pytest.raises(FileExistsError, match="a_model.safetensors exists"):
         models["a_"].save(tmp_path / "models", "a_")
     models["b_"].save(tmp_path / "models", "a_", overwrite=True)
@@ -498,21 +577,45 @@ def test_load_without_data(make: Callable, tmp_path: Path) -> None:
         assert same(type(model).load(tmp_path / "again", make_adata()), model)
 
 
-@every_class
+@every_model
 def test_load_registers_the_cells(make: Callable, tmp_path: Path) -> None:
-    """Cells need no `setup_anndata`: they are registered as those of the saved model; what the user has set up stays."""
-    model = make()
+    """Cells need no setup: they are registered as those of the saved model; what the user has set up stays."""
+    model, data = make(), data_of(make)
     model.save(tmp_path / "model")
-    loaded = type(model).load(tmp_path / "model", make_adata(1), "cpu", "auto")
+    cls, setup = type(model), CONTRACTS[type(model).__name__].method("setup_anndata")
+    loaded = cls.load(tmp_path / "model", data(1), "cpu", "auto")
     assert loaded.registry["setup_args"] == model.registry["setup_args"]
     copy = model.adata.copy()
-    assert type(model).load(tmp_path / "model", copy).adata is copy
-    own = make_adata(1)
-    type(model).setup_anndata(own)
-    assert type(model).load(tmp_path / "model", own).registry["setup_args"]["batch_key"] is None
+    assert cls.load(tmp_path / "model", copy).adata is copy
+    own = data(1)
+    setup(own, batch_key="donor")
+    assert cls.load(tmp_path / "model", own).registry["setup_args"]["labels_key"] is None
 
 
-@every_class
+@every_model
+def test_load_with_the_saved_cells_or_with_none(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    model.train(1, **options_of(make))
+    model.save(tmp_path / "with", save_anndata=True, compression="gzip")
+    model.save(tmp_path / "without")
+    loaded = type(model).load(tmp_path / "with", None, "cpu")
+    assert list(loaded.adata.obs_names) == list(model.adata.obs_names)
+    np.testing.assert_allclose(latent(loaded), latent(model), atol=1e-5)
+    loaded.train(1, **options_of(make))
+    for folder, adata in (("without", None), ("with", False)):
+        bare = type(model).load(tmp_path / folder, adata)
+        assert bare.adata is None
+        assert bare.is_trained
+        for call in (bare.get_latent_representation, lambda bare=bare: bare.train(1, **options_of(make))):
+            with pytest.raises(ValueError, match="opened without data"):
+                call()
+        assert bare.registry["setup_args"] == model.registry["setup_args"]
+        assert bare.summary_stats == model.summary_stats
+    with pytest.raises(ValueError, match="opened without data: leave save_anndata out"):
+        bare.save(tmp_path / "again", save_anndata=True)
+
+
+@every_model
 def test_registry_of_a_folder(make: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     model = make()
     model.save(tmp_path / "model", "x_")
@@ -527,12 +630,243 @@ def test_registry_of_a_folder(make: Callable, tmp_path: Path, capsys: pytest.Cap
             assert np.array_equal(found["field_registries"][name]["state_registry"][key], value)
     type(model).view_setup_args(tmp_path / "model", "x_")
     assert "donor" in capsys.readouterr().out
-    with pytest.raises(FileNotFoundError, match="registry.json does not exist"):
+    with pytest.raises(FileNotFoundError):
         type(model).load_registry(tmp_path / "model")
 
 
-def test_nothing_is_pickled(tmp_path: Path) -> None:
-    make_chromfound().save(tmp_path / "model", save_anndata=True)
-    names = sorted(path.name for path in (tmp_path / "model").iterdir())
-    assert names == ["adata.h5ad", "config.json", "model.safetensors", "ocrs.tsv.gz", "registry.json"]
-    assert ad.read_h5ad(tmp_path / "model" / "adata.h5ad").n_obs == N_CELLS
+@every_model
+def test_nothing_is_pickled(make: Callable, tmp_path: Path) -> None:
+    make().save(tmp_path / "model", save_anndata=True)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "registry.json"} <= names
+    assert {path.rpartition(".")[2] for path in names} <= {"json", "safetensors", "h5ad", "h5mu", "gz"}
+    saved = names & {"adata.h5ad", "mdata.h5mu"}
+    assert len(saved) == 1
+
+
+# What is EpiFoundation's own way
+
+
+def test_history_of_steps(tmp_path: Path) -> None:
+    """A further run is appended; a run that went on replaces what it wrote before."""
+    model, options = make_epifoundation(), options_of(make_epifoundation)
+    model.train(2, **options, output=tmp_path / "run")
+    n_steps = len(model.history["loss"])
+    first = model.history["loss"].copy()
+    model.train(4, **options, output=tmp_path / "run", max_steps=n_steps + 2)
+    assert list(model.history["loss"].index) == list(range(1, n_steps + 3))
+    pd.testing.assert_frame_equal(model.history["loss"].iloc[:n_steps], first)
+    model.train(1, **options, max_steps=3)
+    assert list(model.history["loss"].index) == list(range(1, n_steps + 6))
+    assert model.history["validation_loss"].index.name == "step"
+
+
+class FallAt(CSVLogger):
+    """A logger that ends the run from within."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(folder)
+        self.last = step
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if step == self.last:
+            raise Fall
+
+
+def test_an_interrupted_run_goes_on_from_its_folder(tmp_path: Path) -> None:
+    options = options_of(make_epifoundation) | {"max_steps": 9, "checkpoint_every": 2}
+    whole, model = make_epifoundation(), make_epifoundation()
+    whole.train(**options)
+    with pytest.raises(Fall):
+        model.train(**options, output=tmp_path / "run", logger=FallAt(tmp_path, 6))
+    assert same(model, make_epifoundation())
+    assert not model.is_trained
+    assert model.history is None
+    for changed in ({"weight_decay": 0.1}, {"shuffle_set_split": False}):
+        with pytest.raises(ValueError, match=f"another configuration .*{next(iter(changed))}"):
+            make_epifoundation().train(**options | changed, output=tmp_path / "run")
+    model.train(**options, output=tmp_path / "run")
+    assert same(model, whole)
+    for name, table in whole.history.items():
+        if name != "seconds":
+            pd.testing.assert_frame_equal(model.history[name], table)
+
+
+@pytest.mark.parametrize("monitor", [None, "validation_expression"])
+def test_early_stopping_by_steps(monitor: str | None) -> None:
+    model, options = make_epifoundation(), options_of(make_epifoundation)
+    given = {} if monitor is None else {"early_stopping_monitor": monitor}
+    stop = {"early_stopping": True, "early_stopping_patience": 2, "check_val_every_n_epoch": 2}
+    model.train(20, **options, **given, **stop, early_stopping_min_delta=10)  # nothing falls by so much
+    n_per_epoch = -(-36 // 12)
+    assert list(model.history["validation_loss"].index) == [2 * n_per_epoch * (i + 1) for i in range(3)]
+    for wrong in ("elbo_validation", "validation_step"):
+        with pytest.raises(ValueError, match="is no value of a validation; there are validation_loss"):
+            model.train(2, **options, early_stopping=True, early_stopping_monitor=wrong)
+    with pytest.raises(ValueError, match="early_stopping needs cells"):
+        model.train(2, **options, early_stopping=True, train_size=1.0)
+    with pytest.raises(
+        TypeError, match=r"takes no callbacks=: no Trainer of Lightning runs: `output` keeps checkpoints"
+    ):
+        model.train(2, **options, callbacks=[ModelCheckpoint()])
+    with pytest.raises(TypeError, match="logger= takes loggers"):
+        model.train(2, **options, logger="csv")
+
+
+def test_names_of_multivi() -> None:
+    mdata = make_mdata()
+    mdata["atac"].layers["counts"] = mdata["atac"].X.copy()
+    mdata["rna"].layers["counts"] = mdata["rna"].X.copy()
+    names = {"rna_layer": "rna", "atac_layer": "atac", "batch_key": "atac"}
+    EpiFoundation.setup_mudata(mdata, atac_layer="counts", rna_layer="counts", batch_key="donor", modalities=names)
+    model = EpiFoundation(mdata, config=TINY_EPIFOUNDATION)
+    model.train(1, **options_of(make_epifoundation))
+    expected = make_epifoundation()
+    expected.train(1, **options_of(make_epifoundation))
+    assert same(model, expected)
+    with pytest.raises(ValueError, match="two names of one argument"):
+        EpiFoundation.setup_mudata(mdata, atac_layer="counts", layer="other")
+    with pytest.raises(ValueError, match=r"mdata.obs\['donor'\] = mdata\['rna'\]"):
+        EpiFoundation.setup_mudata(mdata, batch_key="donor", modalities={"batch_key": "rna"})
+    with pytest.raises(TypeError, match="takes no protein_layer=: the network reads no proteins"):
+        EpiFoundation.setup_mudata(mdata, protein_layer="counts")
+    with pytest.raises(TypeError, match="setup_mudata"):
+        EpiFoundation.setup_anndata(mdata["atac"])
+
+
+# Queries
+
+
+def other_ocrs(make: Callable, seed: int = 3, donors: str = "BC") -> Any:
+    """New cells with three quarters of the OCRs, moved a little, in another order, of a batch more, and without labels."""
+    data = data_of(make)(seed, donors)
+    mdata = data if make is make_epifoundation else None
+    atac = data if mdata is None else mdata["atac"]
+    atac = atac[:, np.random.default_rng(0).permutation(N_OCRS)[: 3 * N_OCRS // 4]].copy()
+    del atac.obs["kind"]
+    moved = atac.var.assign(start=atac.var["start"] + 40, end=atac.var["end"] + 40)
+    moved.index = [f"{c}:{s}-{e}" for c, s, e in moved.itertuples(index=False)]
+    atac.var = moved
+    return atac if mdata is None else MuData({"atac": atac, "rna": mdata["rna"].copy()})
+
+
+@every_model
+@pytest.mark.parametrize("saved", [False, True], ids=["instance", "folder"])
+def test_query(make: Callable, saved: bool, tmp_path: Path) -> None:
+    """Before training it is the reference; of training the frozen part keeps every bit."""
+    reference, options = make(), options_of(make)
+    reference.train(2, **options)
+    before, vectors = weights(reference), latent(reference)
+    if saved:
+        reference.save(tmp_path / "reference")
+    query = other_ocrs(make)
+    names = list((query["atac"] if make is make_epifoundation else query).var_names)
+    model = type(reference).load_query_data(query, tmp_path / "reference" if saved else reference)
+    assert model.adata is query
+    assert model.is_trained
+    assert model.device == next(model.checkpoint.net.parameters()).device
+    assert latent(model).shape[0] == N_CELLS
+    np.testing.assert_allclose(latent(model, reference.adata), vectors, atol=1e-5)
+    assert list(model.get_state_registry("batch").categorical_mapping) == ["A", "B", "C"]
+    trained = {name for name, x in model.checkpoint.net.named_parameters() if x.requires_grad}
+    assert 0 < len(trained) < len(before)
+    start = weights(model)
+    model.train(2, **options)
+    changed = {name for name, x in weights(model).items() if not torch.equal(x, start[name])}
+    assert changed
+    assert changed <= trained  # also statistics of a BatchNorm, which are no parameters
+    assert {name for name, x in model.checkpoint.net.named_parameters() if x.requires_grad} == trained
+    assert all(torch.equal(x, before[name]) for name, x in weights(reference).items())
+    assert all(x.requires_grad for x in reference.checkpoint.net.parameters())
+    assert names == list((query["atac"] if make is make_epifoundation else query).var_names)
+    model.save(tmp_path / "query")
+    np.testing.assert_allclose(latent(type(model).load(tmp_path / "query", query)), latent(model), atol=1e-5)
+
+
+@every_model
+def test_query_that_is_not_frozen(make: Callable) -> None:
+    reference, options = make(), options_of(make)
+    reference.train(1, **options)
+    model = type(reference).load_query_data(data_of(make)(3), reference, unfrozen=True)
+    before = weights(model)
+    model.train(2, **options)
+    changed = {name for name, x in weights(model).items() if not torch.equal(x, before[name])}
+    first = "peak_embedding.table.weight" if make is make_epifoundation else "value_embedding.weight"
+    assert first in changed
+
+
+@every_model
+def test_queries_that_cannot_be(make: Callable) -> None:
+    reference = make()
+    cls = type(reference)
+    with pytest.raises(ValueError, match="needs the new cells as adata="):
+        cls.load_query_data(reference_model=reference)
+    with pytest.raises(ValueError, match="needs a trained model or its folder"):
+        cls.load_query_data(data_of(make)())
+    with pytest.raises(ValueError, match="the reference does not have batch 'C'"):
+        cls.load_query_data(other_ocrs(make), reference, transfer_batch=False)
+    adata = make_adata()
+    PEAKVI.setup_anndata(adata)
+    peakvi = PEAKVI(adata)
+    with pytest.raises(TypeError, match="reference_model is a PEAKVI, not"):
+        cls.load_query_data(data_of(make)(), peakvi)
+
+
+@every_model
+def test_what_of_a_query_is_known(make: Callable, tmp_path: Path) -> None:
+    reference = make()
+    reference.save(tmp_path / "reference")
+    query = other_ocrs(make)
+    atac = query["atac"] if make is make_epifoundation else query
+    strange = atac.var.copy()
+    moved = strange.index[:12]
+    strange.loc[moved, "chrom"] = "chrUn_1"
+    strange.index = [f"{c}:{s}-{e}" for c, s, e in strange.itertuples(index=False)]
+    atac.var = strange
+    is_known = np.arange(atac.n_vars) >= 12
+    for model in (reference, tmp_path / "reference"):
+        found = type(reference).prepare_query_anndata(atac, model)
+        assert found["n_ocrs"] == atac.n_vars
+        assert found["fraction_known"] == is_known.mean()
+        open_ = atac.X.getnnz(axis=0)
+        assert found["fraction_open_known"] == pytest.approx(open_[is_known].sum() / open_.sum())
+        names = type(reference).prepare_query_anndata(atac, model, return_reference_var_names=True)
+        assert len(names["atac"] if make is make_epifoundation else names) == N_OCRS
+
+
+def test_what_of_a_query_of_two_modalities_is_known() -> None:
+    reference = make_epifoundation()
+    query = make_mdata(1)
+    query["rna"].var_names = [f"G{i + 3}" for i in range(N_GENES)]
+    found = EpiFoundation.prepare_query_mudata(query, reference)
+    assert (found["fraction_known"], found["n_genes"], found["fraction_genes_known"]) == (1.0, N_GENES, 0.75)
+    names = EpiFoundation.prepare_query_mudata(query, reference, return_reference_var_names=True)
+    assert list(names["rna"]) == [f"G{i}" for i in range(N_GENES)]
+
+
+def test_a_new_batch_gets_a_vector_that_is_trained() -> None:
+    """It starts as the mean of those of the reference, which keep theirs."""
+    reference = make_epifoundation()
+    reference.train(1, **options_of(make_epifoundation))
+    model = EpiFoundation.load_query_data(other_ocrs(make_epifoundation), reference)
+    table, old = (weights(x)["batch_embedding.table.weight"] for x in (model, reference))
+    torch.testing.assert_close(table, torch.cat([old, old.mean(0, keepdim=True)]), atol=0, rtol=0)
+    assert dict(model.checkpoint.vocabularies.batches) == {"A": 0, "B": 1, "C": 2}
+    model.train(2, **options_of(make_epifoundation))
+    assert not torch.equal(weights(model)["batch_embedding.table.weight"][2], table[2])
+    assert model.predict_expression(batch="C").shape == (N_CELLS, N_GENES)
+
+
+def test_an_interrupted_query_goes_on(tmp_path: Path) -> None:
+    """With the same parts frozen; another choice of parts is another run."""
+    reference = make_epifoundation()
+    options = options_of(make_epifoundation) | {"max_steps": 9, "checkpoint_every": 2}
+    whole, model = (EpiFoundation.load_query_data(make_mdata(3), reference) for _ in range(2))
+    whole.train(**options)
+    with pytest.raises(Fall):
+        model.train(**options, output=tmp_path / "run", logger=FallAt(tmp_path, 6))
+    other = EpiFoundation.load_query_data(make_mdata(3), reference, unfrozen=True)
+    with pytest.raises(ValueError, match="another configuration .*trained was"):
+        other.train(**options, output=tmp_path / "run")
+    model.train(**options, output=tmp_path / "run")
+    assert same(model, whole)

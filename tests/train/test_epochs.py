@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from scfound_atac.train.epochs import train_epochs
@@ -80,3 +84,26 @@ def test_other_code_keeps_its_random_numbers_and_frozen_weights_stay() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert float(net.bias) == 0.0
     assert not torch.equal(net.weight, make_net().weight)
+
+
+@pytest.mark.parametrize(
+    ("scores", "n_epochs"), [((0.9, 0.5, 0.6, 0.7, 0.8), 3), ((0.1, 0.0, 0.2, 0.2, 0.1), 5), ((np.nan,) * 5, 2)]
+)
+def test_early_stopping(scores: tuple[float, ...], n_epochs: int) -> None:
+    left = iter(scores)
+    history = run(make_net(), lambda: next(left), patience=2)
+    assert len(history) == n_epochs
+    with pytest.raises(ValueError, match="early_stopping_patience must be at least 1"):
+        run(make_net(), patience=0)
+
+
+def test_loggers_get_the_history(tmp_path: Path) -> None:
+    loggers = [CSVLogger(tmp_path / "a"), CSVLogger(tmp_path / "b")]
+    history = pd.DataFrame(run(make_net(), logger=loggers))
+    for name in ("a", "b"):
+        table = pd.read_csv(next((tmp_path / name).rglob("metrics.csv")))
+        np.testing.assert_allclose(table["loss"], history["loss"])
+        assert list(table["step"]) == [0, 1, 2, 3, 4]
+    run(make_net(), logger=True)
+    with pytest.raises(TypeError, match="logger= takes loggers of lightning.pytorch.loggers.* got str"):
+        run(make_net(), logger="csv")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from scfound_atac.train.lightning import CellCrops, CellDataModule, joined_history
+from scfound_atac.train.history import joined_history
+from scfound_atac.train.lightning import CellCrops, CellDataModule
 
 N_CELLS, N_OCRS = 50, 30
 # Entry (i, j) is 100 i + j + 1, so that a value tells its cell and its OCR.

@@ -1,9 +1,9 @@
 """Models to train: four classes, and pretraining on a corpus.
 
-The classes are used in three ways. `ChromFound` is a scvi-tools model: ``setup_anndata(adata)``, ``model = ChromFound(adata)``,
-``model.train()``, ``get_latent_representation()``, ``save``, ``load``. `EpiFoundation` has the same methods for a MuData
-(``setup_mudata``), but is not derived from a class of scvi-tools, because its batches are sets of peaks and of genes and it shares the
-training loop of `pretrain`.
+The classes are used in two ways. `ChromFound` and `EpiFoundation` are models of scvi-tools: ``setup_anndata(adata)``,
+``model = ChromFound(adata)``, ``model.train()``, ``get_latent_representation()``, ``save``, ``load``, ``load_query_data``. `EpiFoundation`
+is bound to a MuData (``setup_mudata``). Its batches are sets of peaks and of genes, so it is trained by the loop of `pretrain`, and not by
+the trainer of Lightning.
 
 `CellAnnotator` and `RNAPredictor` keep fit-and-predict, as whoever comes from scikit-learn expects it. They are not bound to data and need
 no ``setup_anndata``: they learn from one object and are applied to another, ``model = CellAnnotator(backbone)``,

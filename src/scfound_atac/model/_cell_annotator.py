@@ -14,7 +14,7 @@ from .. import __version__
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
 from .._labels import read_labels
-from .._logging import logger
+from .._logging import logger as log  # `train` has an argument logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
@@ -86,6 +86,9 @@ class CellAnnotator:
     its counts on the OCRs of the reference, as far as the query was measured there. A linear head predicts labels from these features,
     estimates its confidence, and finds cells that resemble none of the reference; naive Bayes on the same counts has a say in the labels.
 
+    It is used as a classifier of scikit-learn is, and not as a model of scvi-tools: it is not bound to data and needs no ``setup_anndata``,
+    but learns from one object and is applied to others.
+
     Parameters
     ----------
     model
@@ -99,6 +102,8 @@ class CellAnnotator:
     ----------
     report
         After training, scores on cells and classes that were held out.
+    history
+        The loss and the macro-F1 of each epoch of fine-tuning, a table per value; empty for a probe, None before training.
 
     Examples
     --------
@@ -146,6 +151,9 @@ class CellAnnotator:
         n_fit_cells: int = N_FIT_CELLS,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
+        early_stopping: bool = False,
+        early_stopping_patience: int = 3,
+        logger: Any = None,
         **finetune_options: Any,
     ) -> CellAnnotator:
         """Learn the labels of a reference.
@@ -182,6 +190,13 @@ class CellAnnotator:
             {device}
         batch_size
             {batch_size}
+        early_stopping
+            For ``"finetune"`` and ``"paper"``: stop when the macro-F1 on the cells that are held out has not risen for a while. The best
+            epoch is kept with and without it. A probe is solved at once and has no epochs.
+        early_stopping_patience
+            Number of epochs without improvement after which training stops.
+        logger
+            For ``"finetune"`` and ``"paper"``: a logger of `lightning.pytorch.loggers`, or several. They get the values of `history`.
         **finetune_options
             For ``"finetune"`` and ``"paper"``, with their defaults:
 
@@ -198,12 +213,19 @@ class CellAnnotator:
         ------
         KeyError
             If the column, layer or modality does not exist.
+        TypeError
+            If the mode does not have an option.
         ValueError
             If there are fewer than two labels, the counts cannot be used, or the backbone does not have this mode.
         """
         check_single(mode=mode)
         check_arguments(
-            labels_key=labels_key, n_neighbors=n_neighbors, max_known_lost=max_known_lost, n_fit_cells=n_fit_cells
+            labels_key=labels_key,
+            n_neighbors=n_neighbors,
+            max_known_lost=max_known_lost,
+            n_fit_cells=n_fit_cells,
+            early_stopping=early_stopping,
+            early_stopping_patience=early_stopping_patience,
         )
         if mode not in MODES:
             msg = f"mode={mode!r} is not known: use one of {MODES}."
@@ -215,6 +237,10 @@ class CellAnnotator:
             msg = (
                 f"mode='probe' trains no network and has no option {', '.join(finetune_options)}: use mode='finetune'."
             )
+            raise TypeError(msg)
+        if mode == "probe" and (early_stopping or logger not in (None, False)):
+            name = "early_stopping" if early_stopping else "logger"
+            msg = f"mode='probe' solves its head at once and has no epochs for {name}=: use mode='finetune', or leave it out."
             raise TypeError(msg)
         cells = Cells.read(reference, layer=layer, genome=genome, modality=modality, role="reference")
         codes, labels = read_labels(cells.column(labels_key), labels_key, role=cells.role)
@@ -228,13 +254,14 @@ class CellAnnotator:
             )
             raise ValueError(msg)
         if n_left_out := int((~used).sum()):
-            logger.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))
+            log.info("%d of %d cells have no label or no open OCR and are left out", n_left_out, len(cells))
         cells = cells.subset(np.flatnonzero(used))
         beside = None if query is None else Cells.read(query, genome=genome, modality=modality)
         codes = np.searchsorted(present, codes[used])
         labels = [labels[i] for i in present]
 
-        run = {"device": device, "progress": settings.progress_bar}
+        patience = early_stopping_patience if early_stopping else None
+        run = {"device": device, "progress": settings.progress_bar, "patience": patience, "logger": logger}
         checkpoint, kind = self.checkpoint, kind_of(self.checkpoint)
         # A network that is read on the CPU can be fine-tuned on a GPU all the same.
         read_on = device if mode == "probe" or kind.runs_on_devices else "auto"
@@ -301,7 +328,7 @@ class CellAnnotator:
             "novelty_auroc": report.auroc.tolist(),
             "history": history,
         }
-        logger.info(
+        log.info(
             "%d labels from %d cells; held out: accuracy %.3f, macro-F1 %.3f, ECE %.3f; labels left out are found with AUROC %.2f",
             len(labels),
             len(codes),
@@ -422,7 +449,7 @@ class CellAnnotator:
                 is_all = read.measured is not None or features.view is None
                 head, seen = self._heads["all" if is_all else "known"], read.all()
                 if not is_all:
-                    logger.warning(
+                    log.warning(
                         "Only %.1f %% of the reference's OCRs are in the query: labels rest on the backbone alone",
                         100 * read.fraction_ocrs,
                     )

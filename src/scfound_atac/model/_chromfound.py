@@ -14,8 +14,7 @@ from anndata import AnnData, read_h5ad
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data.fields import CategoricalObsField, LayerField
-from scvi.model.base import BaseModelClass
+from scvi.data.fields import CategoricalObsField
 
 from .. import __version__
 from .._docs import shared_docs
@@ -46,6 +45,7 @@ from ._scvi_contract import (
     settled_seed,
     write_registry,
 )
+from ._scvi_model import MINIFIED, NO_SURGERY, UUID, AnyFeaturesField, ScviModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +74,7 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
         "return_dist": _NO_LIKELIHOOD,
         "dataloader": _NO_DATAMODULE,
     },
+    **NO_SURGERY,
     "save": {"save_kwargs": _NO_PICKLE, "legacy_mudata_format": "the data are no MuData", "datamodule": _NO_DATAMODULE},
     "load": {
         "backup_url": "`hub.fetch` downloads weights, and checks them",
@@ -100,10 +101,8 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
             ),
             _NO_LIKELIHOOD,
         ),
-        **dict.fromkeys(
-            ("load_query_data", "prepare_query_anndata", "prepare_query_mudata"),
-            "new cells need no training, and `from_pretrained` takes any OCR set",
-        ),
+        "prepare_query_mudata": "the data are no MuData",
+        **MINIFIED,
         "setup_annbatch": _NO_DATAMODULE,
         "convert_legacy_save": "there are no such folders; those of earlier versions of this package open as they are",
     },
@@ -111,10 +110,9 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
 # Options of `plan_kwargs` and `datasplitter_kwargs`, by the arguments of `TrainingPlan` and `CellDataModule`.
 _PLAN = ("lr", "weight_decay", "eps", "n_warmup_steps", "mask_fraction", "objectives")
 _SPLITTER = ("external_indexing", "drop_last", "pin_memory", "num_workers")
-_UUID = "_scvi_uuid"  # by which scvi-tools knows an AnnData; a file that was written may hold that of another object
 
 
-class ChromFound(BaseModelClass):
+class ChromFound(ScviModel):
     """ChromFound, trained and applied on the user's own cells (arXiv 2505.12638).
 
     A network of window attention and Mamba blocks over all OCRs of a cell, trained to reconstruct accessibility that was masked.
@@ -147,6 +145,8 @@ class ChromFound(BaseModelClass):
     >>> model.save("my_model")
     >>> sfa.tl.embed(other, model="./my_model")
     """
+
+    _not_taken = NOT_TAKEN
 
     def __init__(
         self,
@@ -256,13 +256,12 @@ class ChromFound(BaseModelClass):
             **locals()
         )  # locals() must be the arguments only: no variable may be assigned before this line
         fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
+            AnyFeaturesField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
         ]
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(manager, adata, **kwargs)
 
     @classmethod
     def from_pretrained(cls, model: str | Path, adata: AnnData) -> ChromFound:
@@ -279,10 +278,32 @@ class ChromFound(BaseModelClass):
         instance.is_trained_ = True
         return instance
 
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """The network with its vocabulary and preparation, which can be given to `scfound_atac.tl.embed`."""
-        return self._checkpoint
+    @classmethod
+    def _set_up_query(cls, data: AnnData, registry: Mapping[str, Any]) -> None:
+        source, arguments = cls._source(registry, data, {"batch_key": "batch", "labels_key": "labels"})
+        cls.setup_anndata(data, source_registry=source, extend_categories=True, **arguments)
+
+    @classmethod
+    def _parts_that_adapt(cls, net: ChromFoundNet) -> tuple[str, ...]:
+        return f"layers.{net.config.n_layers - 1}", "norm", "decoder"
+
+    @classmethod
+    def _known_fractions(cls, data: AnnData, checkpoint: Checkpoint, setup: Mapping[str, Any]) -> dict[str, float]:
+        """OCRs on chromosomes that the network knows."""
+        cells = Cells.read(data, layer=setup["layer"], genome=setup["genome"], values="any")
+        is_known = checkpoint.chromosome_ids(cells.ocrs["chrom"].to_numpy()) > 0
+        n_open = np.zeros(len(is_known), dtype=np.int64)
+        for _, chunk in cells.iter_rows():
+            n_open += chunk.getnnz(axis=0)
+        return {
+            "n_ocrs": len(is_known),
+            "fraction_known": float(is_known.mean()),
+            "fraction_open_known": float(n_open[is_known].sum() / n_open.sum()) if n_open.any() else float("nan"),
+        }
+
+    @classmethod
+    def _reference_names(cls, checkpoint: Checkpoint, registry: Mapping[str, Any]) -> pd.Index:
+        return pd.Index(registry["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
 
     def train(
         self,
@@ -470,15 +491,6 @@ class ChromFound(BaseModelClass):
 
     def _prepare(self, rows: csr_matrix) -> csr_matrix:
         return rows if self._setup["recipe"] is None else prepare_rows(rows, **self._checkpoint.preparation)
-
-    def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:  # noqa: FBT001, FBT002
-        """Register cells that are new to the model like its own; they may be of new batches, since the network reads none."""
-        if adata is None and self.adata is None:
-            msg = "The model was opened without data: pass the cells to apply it to."
-            raise ValueError(msg)
-        if adata is not None and self.adata is not None and self.get_anndata_manager(adata) is None:
-            self._register_manager_for_instance(self.adata_manager.transfer_fields(adata, extend_categories=True))
-        return super()._validate_anndata(adata, copy_if_view=copy_if_view)
 
     def _apply(
         self,
@@ -686,9 +698,8 @@ class ChromFound(BaseModelClass):
         checkpoint = load(folder, prefix=prefix)
         registry_file, table, own_data = (_file(folder, name, prefix) for name in (REGISTRY_FILE, OCR_FILE, ADATA_FILE))
         registry = read_registry(registry_file) if registry_file.is_file() else None
-        if registry is not None and registry.get("model_name") != cls.__name__:
-            msg = f"{folder} holds a model of class {registry.get('model_name')}, not {cls.__name__}."
-            raise ValueError(msg)
+        if registry is not None:
+            cls._check_class(registry, folder)
         if registry is None and not isinstance(adata, AnnData):
             msg = (
                 f"{folder} has no {registry_file.name}, as it was written by an earlier version: pass an AnnData for which "
@@ -697,7 +708,7 @@ class ChromFound(BaseModelClass):
             raise ValueError(msg)
         if adata is None and own_data.is_file():
             read = read_h5ad(own_data)
-            read.uns.pop(_UUID, None)
+            read.uns.pop(UUID, None)
             adata = read
         elif adata is None:
             logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
@@ -717,43 +728,6 @@ class ChromFound(BaseModelClass):
         model.is_trained_ = True
         model.to_device(device_of(accelerator, device))
         return model
-
-    @classmethod
-    def _is_set_up(cls, adata: AnnData) -> bool:
-        """Whether `setup_anndata` was called for this object; a copy counts as another."""
-        manager = cls._setup_adata_manager_store.get(adata.uns.get(_UUID))
-        return manager is not None and manager.adata is adata
-
-    @staticmethod
-    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
-        """The registry that was saved with a model: how its AnnData was set up.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that `save` wrote.
-        prefix
-            Text before the name of each file, as it was given to `save`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none, as in folders of version 0.1.
-        """
-        return read_registry(_file(as_path(dir_path, "dir_path"), REGISTRY_FILE, prefix))
-
-    @staticmethod
-    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
-        """Print the arguments of `setup_anndata` of a saved model.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that `save` wrote.
-        prefix
-            Text before the name of each file, as it was given to `save`.
-        """
-        AnnDataManager.view_setup_method_args(ChromFound.load_registry(dir_path, prefix))
 
 
 def _file(folder: Path, name: str, prefix: str | None) -> Path:

@@ -47,12 +47,12 @@ from ._scvi_contract import (
     REGISTRY_FILE,
     device_of,
     known_options,
-    read_registry,
     refuse_arguments,
     row_numbers,
     settled_seed,
     write_registry,
 )
+from ._scvi_model import UUID, SavedRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE, CONFIG_FILE, OCR_FILE = "model.safetensors", "config.json", "ocrs.tsv.gz"
 _FORMAT = 1
-_UUID = "_scvi_uuid"  # by which scvi-tools knows an AnnData; a file that was written may hold that of another object
 _ONE_NETWORK = "the encoder starts from the default embedding and the decoder is linear; their form is fixed"
 _NO_DATAMODULE = "cells come from AnnData"
 _NO_PICKLE = "weights are written as safetensors and JSON, not by torch.save"
@@ -127,7 +126,7 @@ _PLAN = (
 _SPLITTER = ("external_indexing", "drop_last", "pin_memory", "num_workers", "load_sparse_tensor")
 
 
-class RegionSet(PEAKVI, BaseMinifiedModeModelClass):
+class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
     """The default model, adapted to the user's own cells without labels, with batches and other covariates.
 
     A variational autoencoder (`scfound_atac.nn.RegionSetVAE`) that starts from the embedding of `scfound_atac.tl.embed`. Its decoder
@@ -205,7 +204,8 @@ class RegionSet(PEAKVI, BaseMinifiedModeModelClass):
             torch.manual_seed(settled_seed(None))
             self.module = RegionSetModule(RegionSetVAE(config))
         self.module.minified_data_type = self.minified_data_type
-        self._model_summary_string = f"RegionSet over {config.n_ocrs} OCRs: {n_latent} latent dimensions, {n_hidden} hidden units, {config.n_batch} batches"
+        sizes_in_words = f"{n_latent} latent dimensions, {n_hidden} hidden units, batches: {config.n_batch}"
+        self._model_summary_string = f"RegionSet over {config.n_ocrs} OCRs: {sizes_in_words}"
         self.init_params_ = self._get_init_params(locals())
         # scvi-tools builds the model of a query from this, and then fills it: sizes are enough, and can be written.
         self.init_params_["non_kwargs"]["backbone"] = sizes
@@ -276,9 +276,7 @@ class RegionSet(PEAKVI, BaseMinifiedModeModelClass):
         ]
         if minified is not None:
             fields += cls._get_fields_for_adata_minification(minified)
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        cls._register(AnnDataManager(fields=fields, setup_method_args=setup_method_args), adata, **kwargs)
 
     @property
     def is_started(self) -> bool:
@@ -774,14 +772,15 @@ class RegionSet(PEAKVI, BaseMinifiedModeModelClass):
             msg = f"{folder} has no {', '.join(missing)}: it is no folder that RegionSet.save wrote, or has another prefix."
             raise FileNotFoundError(msg)
         config = _read_config(_file(folder, CONFIG_FILE, prefix))
-        registry = read_registry(_file(folder, REGISTRY_FILE, prefix))
+        registry = cls.load_registry(folder, prefix)
+        cls._check_class(registry, folder)
         ocrs = pd.read_csv(
             _file(folder, OCR_FILE, prefix), sep="\t", index_col="name", dtype={"chrom": str, "name": str}
         )
         own_data = _file(folder, ADATA_FILE, prefix)
         if adata is None and own_data.is_file():
             read = read_h5ad(own_data)
-            read.uns.pop(_UUID, None)
+            read.uns.pop(UUID, None)
             adata = read
         elif adata is None:
             logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
@@ -810,43 +809,6 @@ class RegionSet(PEAKVI, BaseMinifiedModeModelClass):
         model.is_trained_ = config["is_trained"]
         model.to_device(device_of(accelerator, device))
         return model
-
-    @classmethod
-    def _is_set_up(cls, adata: AnnData) -> bool:
-        """Whether `setup_anndata` was called for this object; a copy counts as another."""
-        manager = cls._setup_adata_manager_store.get(adata.uns.get(_UUID))
-        return manager is not None and manager.adata is adata
-
-    @staticmethod
-    def load_registry(dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
-        """The registry that was saved with a model: how its AnnData was set up.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that `save` wrote.
-        prefix
-            Text before the name of each file, as it was given to `save`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        """
-        return read_registry(_file(as_path(dir_path, "dir_path"), REGISTRY_FILE, prefix))
-
-    @staticmethod
-    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
-        """Print the arguments of `setup_anndata` of a saved model.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that `save` wrote.
-        prefix
-            Text before the name of each file, as it was given to `save`.
-        """
-        AnnDataManager.view_setup_method_args(RegionSet.load_registry(dir_path, prefix))
 
     def _bind_ocrs(self, ocrs: pd.DataFrame) -> None:
         """Remember the OCRs of the network: names, and coordinates where there are any."""

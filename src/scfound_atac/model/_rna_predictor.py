@@ -13,7 +13,7 @@ from torch import nn
 from .._anndata import NotFoundError, get_atac
 from .._arguments import check_arguments, check_single
 from .._docs import shared_docs
-from .._logging import logger
+from .._logging import logger as log  # `train` has an argument logger
 from .._settings import settings
 from ..data import Cells
 from ..data.fit_rows import N_FIT_CELLS
@@ -61,6 +61,9 @@ class RNAPredictor:
     its counts on the OCRs of the training cells, as far as it was measured there. A small network predicts the expression of every gene
     from these features.
 
+    It is used as a regressor of scikit-learn is, and not as a model of scvi-tools: it is not bound to data and needs no ``setup_mudata``,
+    but learns from one object and is applied to others.
+
     Parameters
     ----------
     model
@@ -91,6 +94,8 @@ class RNAPredictor:
         After training: scores on test cells (`scfound_atac.bench.expression_scores`), numbers of cells, and the history.
     gene_report
         The same scores for each gene.
+    history
+        The loss and the mean correlation per gene of each epoch, a table per value; None before training.
 
     Examples
     --------
@@ -154,6 +159,9 @@ class RNAPredictor:
         gene_table: Genes = None,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
+        early_stopping: bool = False,
+        early_stopping_patience: int = 10,
+        logger: Any = None,
     ) -> RNAPredictor:
         """Learn from cells with both modalities. The epoch with the best mean per-gene Pearson correlation on held-out cells is kept.
 
@@ -186,6 +194,13 @@ class RNAPredictor:
             {device}
         batch_size
             {batch_size}
+        early_stopping
+            Stop when the mean correlation per gene on the cells that choose the epoch has not risen for a while. The best epoch is kept
+            with and without it.
+        early_stopping_patience
+            Number of epochs without improvement after which training stops.
+        logger
+            A logger of `lightning.pytorch.loggers`, or several. They get the values of `history`.
 
         Returns
         -------
@@ -208,6 +223,8 @@ class RNAPredictor:
             lr=lr,
             weight_decay=weight_decay,
             n_fit_cells=n_fit_cells,
+            early_stopping=early_stopping,
+            early_stopping_patience=early_stopping_patience,
         )
         if max_epochs < 1 or train_batch_size < 1:
             msg = f"max_epochs={max_epochs} and train_batch_size={train_batch_size} must be at least 1."
@@ -258,6 +275,8 @@ class RNAPredictor:
             batch_size=train_batch_size,
             seed=self.seed,
             device=device,
+            patience=early_stopping_patience if early_stopping else None,
+            logger=logger,
         )
         predicted = apply_expression_head(net, x[test], np.arange(y.shape[1])) + near[test]
         predicted = predicted * scaling["y_scale"] + scaling["y_mean"]
@@ -277,7 +296,7 @@ class RNAPredictor:
             "split_key": split_key or "",
             "history": history,
         }
-        logger.info(
+        log.info(
             "%d genes from %d cells; on %d held-out cells: mean per-gene Pearson %.3f, flat Pearson %.3f",
             len(self.genes),
             len(train),
@@ -303,7 +322,7 @@ class RNAPredictor:
         table, columns = table[columns >= 0], columns[columns >= 0]
         local = fit_local(cells.to_memory(), x, y, cells.ocrs, table, columns, distance=self.local, seed=self.seed)
         n_ocrs = np.diff(local.alone.weights.indptr)
-        logger.info(
+        log.info(
             "%d of %d genes have a local part, with %d OCRs on average", (n_ocrs > 0).sum(), len(genes), n_ocrs.mean()
         )
         return local
@@ -320,7 +339,7 @@ class RNAPredictor:
             net = GeneQueryHead(d, len(genes), d_gene=vectors.shape[1])
             with torch.no_grad():
                 net.genes.weight[is_known] = vectors[is_known]
-            logger.info("The backbone knows %d of %d genes", int(is_known.sum()), len(genes))
+            log.info("The backbone knows %d of %d genes", int(is_known.sum()), len(genes))
             return net
 
     @shared_docs
@@ -372,7 +391,7 @@ class RNAPredictor:
         cells = Cells.read(adata, layer=layer, genome=genome, modality=modality)
         read = features(cells, device=device, batch_size=batch_size, seed=self.seed, progress=settings.progress_bar)
         if features.view is not None and read.measured is None:
-            logger.warning(
+            log.warning(
                 "Only %.1f %% of the OCRs of the training cells are among those of the query: the prediction rests on the backbone alone",
                 100 * read.fraction_ocrs,
             )

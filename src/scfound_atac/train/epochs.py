@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from .loggers import Loggers
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def train_epochs(
     clip: float = np.inf,
     seed: int = 0,
     progress: bool = True,
+    patience: int | None = None,
+    logger: Any = None,
 ) -> list[dict[str, float]]:
     """Train a network on its device. It is left with the weights of its best epoch, in evaluation mode.
 
@@ -63,20 +66,33 @@ def train_epochs(
         Random seed of dropout. The global random generator is not changed.
     progress
         Show a progress bar.
+    patience
+        Number of epochs without a better score after which training stops; None for all epochs.
+    logger
+        Loggers of `lightning.pytorch.loggers` that get the history; see `scfound_atac.train.loggers.Loggers`.
+
+    Raises
+    ------
+    ValueError
+        If `patience` is below 1.
 
     Returns
     -------
     For each epoch its number, the mean loss and the score.
     """
+    if patience is not None and patience < 1:
+        msg = f"early_stopping_patience must be at least 1, got {patience}."
+        raise ValueError(msg)
     parameters = [p for p in net.parameters() if p.requires_grad]
     device, n_steps = parameters[0].device, max_epochs * n_batches
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
     history: list[dict[str, float]] = []
     best, state = -np.inf, dict[str, Any]()
-    step = 0
+    step, n_since_best = 0, 0
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         tqdm(total=n_steps, unit="step", disable=not progress, desc="training") as bar,
+        Loggers(logger) as loggers,
     ):
         torch.manual_seed(seed)
         for epoch in range(max_epochs):
@@ -97,8 +113,12 @@ def train_epochs(
             found = score()
             history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), score_name: found})
             bar.set_postfix_str(f"loss {history[-1]['loss']:.3f}, {score_name} {found:.3f}", refresh=False)
+            loggers.log({name: value for name, value in history[-1].items() if name != "epoch"}, epoch)
+            n_since_best = 0 if found > best else n_since_best + 1
             if not found <= best:  # also if it is NaN, so that there are always weights to keep
                 best, state = found, {k: v.detach().cpu().clone() for k, v in net.state_dict().items()}
+            if patience is not None and n_since_best >= patience:
+                break
     net.load_state_dict(state)
     net.eval()
     return history

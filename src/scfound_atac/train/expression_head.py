@@ -7,7 +7,7 @@ With x_i the features of cell i, y_ig the standardised expression of gene g, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ def fit_expression_head(
     batch_size: int,
     seed: int,
     device: str,
+    patience: int | None = None,
+    logger: Any = None,
 ) -> list[dict[str, float]]:
     """Train a head with the squared error. `net` is left on the CPU, with the weights of the epoch with the best mean correlation per gene.
 
@@ -54,7 +56,7 @@ def fit_expression_head(
         Standardised features (n, d) and expression (n, n_genes) of the cells to learn from, and of those that choose the epoch.
     first_measured
         Number of the first feature that is measured on the OCRs of the training cells, which other cells may lack.
-    max_epochs, lr, weight_decay, seed
+    max_epochs, lr, weight_decay, seed, patience, logger
         Options of `train_epochs`.
     batch_size
         Cells per step.
@@ -97,6 +99,8 @@ def fit_expression_head(
         weight_decay=weight_decay,
         seed=seed,
         progress=settings.progress_bar,
+        patience=patience,
+        logger=logger,
     )
     net.cpu()
     return history

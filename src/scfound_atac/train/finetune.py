@@ -94,6 +94,8 @@ def finetune(
     seed: int = 0,
     device: str = "auto",
     progress: bool = True,
+    patience: int | None = None,
+    logger: Any = None,
 ) -> tuple[NDArray[np.int64], list[dict[str, float]]]:
     """Train backbone and head together. `classifier` is left with the weights of the best epoch.
 
@@ -113,6 +115,8 @@ def finetune(
         ``"cpu"``, ``"cuda"``, ...; ``"auto"`` uses CUDA if there is a GPU.
     progress
         Show a progress bar.
+    patience, logger
+        See `scfound_atac.train.epochs.train_epochs`.
 
     Returns
     -------
@@ -151,6 +155,8 @@ def finetune(
         clip=_CLIP,
         seed=seed,
         progress=progress,
+        patience=patience,
+        logger=logger,
     )
     return validation, history
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from scvi.train import SaveCheckpoint, TrainRunner
@@ -19,6 +18,9 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from ..nn.objectives import MASK_FRACTION, Objectives
+from .history import joined_history
+from .loggers import Loggers
+from .parts import divide, given_parts
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -146,9 +148,8 @@ class TrainingPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with warm-up and cosine decay over the whole run."""
-        optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps
-        )
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay, eps=self.eps)
         n_steps = int(self.trainer.estimated_stepping_batches)
 
         def factor(step: int) -> float:
@@ -250,9 +251,9 @@ class CellDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if external_indexing is not None:
-            split = given_rows(external_indexing, values.shape[0])
+            split = given_parts(external_indexing, values.shape[0])
         else:
-            split = split_rows(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
+            split = divide(values.shape[0], train_size, validation_size, seed if shuffle_set_split else None)
         self.train_idx, self.val_idx, self.test_idx = (np.sort(part).astype(np.int64) for part in split)
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.batch_size, self.drop_last = batch_size, drop_last
@@ -275,48 +276,6 @@ class CellDataModule(pl.LightningDataModule):
     def _loader(self, cells: CellCrops, sampler: Any, *, drop_last: bool = False) -> DataLoader:
         batches = BatchSampler(sampler, self.batch_size, drop_last=drop_last and len(cells) >= self.batch_size)
         return DataLoader(cells, sampler=batches, batch_size=None, **self._loader_options)
-
-
-def split_rows(
-    n_cells: int, train_size: float, validation_size: float | None, seed: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the training, validation and test cells; in the order of the rows if there is no seed."""
-    if not 0 < train_size <= 1:
-        msg = f"train_size must lie in (0, 1], got {train_size}."
-        raise ValueError(msg)
-    if validation_size is not None and not (0 <= validation_size < 1 and train_size + validation_size <= 1 + 1e-9):
-        msg = f"validation_size must lie in [0, 1), and with train_size be at most 1; got {validation_size} and {train_size}."
-        raise ValueError(msg)
-    n_train = max(1, round(train_size * n_cells))
-    n_rest = n_cells - n_train
-    n_val = n_rest if validation_size is None else min(n_rest, round(validation_size * n_cells))
-    if seed is None:
-        order = np.arange(n_cells)
-        return order[n_val : n_val + n_train], order[:n_val], order[n_val + n_train :]
-    order = np.random.default_rng(seed).permutation(n_cells)
-    return order[:n_train], order[n_train : n_train + n_val], order[n_train + n_val :]
-
-
-def given_rows(
-    given: Sequence[NDArray[np.integer] | None], n_cells: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the training, validation and test cells as the user gave them."""
-    parts = [np.asarray([] if part is None else part, dtype=np.int64).ravel() for part in given]
-    parts += [np.empty(0, dtype=np.int64)] * (3 - len(parts))
-    rows = np.concatenate(parts)
-    if (
-        len(parts) > 3
-        or not len(parts[0])
-        or len(np.unique(rows)) < len(rows)
-        or rows.min() < 0
-        or rows.max() >= n_cells
-    ):
-        msg = (
-            f"external_indexing takes the row numbers (0 to {n_cells - 1}) of training, validation and test cells, each cell once, "
-            "and at least one to train on."
-        )
-        raise ValueError(msg)
-    return parts[0], parts[1], parts[2]
 
 
 def run_training(
@@ -357,6 +316,7 @@ def run_training(
     if trainer_kwargs.get("early_stopping") and not data.n_val:
         msg = "early_stopping needs cells to validate on, and none is held out: lower train_size, or raise validation_size."
         raise ValueError(msg)
+    loggers = Loggers(trainer_kwargs.pop("logger", None)).all
     given = trainer_kwargs.pop("callbacks", None) or []
     callbacks = list(given) if isinstance(given, list | tuple) else [given]
     # scvi-tools takes a checkpoint of Lightning only together with one of its own, so those are added once the trainer is made.
@@ -365,6 +325,7 @@ def run_training(
     callbacks = [x for x in callbacks if all(x is not y for y in later)]
     runner = TrainRunner(model, plan, data, callbacks=callbacks, **trainer_kwargs)
     runner.trainer.callbacks.extend(later)
+    runner.trainer.loggers = [*runner.trainer.loggers, *loggers]  # that of scvi-tools comes first: it holds the history
 
     was_trained, before = model.is_trained_, model.history_
     # TrainRunner adds to a history only what it already holds, so that of a pretrained model would stay empty.
@@ -403,37 +364,3 @@ class _OwnWeights:
             wanted = on_end if kind is None else on_error and issubclass(kind, Exception)
             if wanted and saver.best_model_path:
                 self.net.load_state_dict(self.read_weights(saver.best_model_path))
-
-
-def joined_history(
-    before: Mapping[str, pd.DataFrame] | None, now: Mapping[str, pd.DataFrame], *, resumed: bool
-) -> dict[str, pd.DataFrame]:
-    """The history of a model after a further run.
-
-    Parameters
-    ----------
-    before
-        The history so far, with a table per value.
-    now
-        The history of the run.
-    resumed
-        The run went on from a checkpoint and counts epochs as before; epochs that it repeated replace those of the history. Otherwise it
-        counts from zero, and its epochs are appended.
-
-    Returns
-    -------
-    A table with one column per value, whose index counts the epochs.
-    """
-    joined = dict(before or {})
-    n_before = max((int(table.index[-1]) + 1 for table in joined.values() if len(table)), default=0)
-    for name, found in now.items():
-        table = found.astype(float)
-        index_name = table.index.name
-        if not resumed:
-            table.index = table.index + n_before
-        elif name in joined and len(table):
-            joined[name] = joined[name][joined[name].index < table.index[0]]
-        table = pd.concat([joined[name], table]) if name in joined and len(joined[name]) else table
-        table.index.name = index_name
-        joined[name] = table
-    return joined

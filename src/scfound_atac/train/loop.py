@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,6 +20,8 @@ from torch.utils.data import DataLoader
 
 from .._logging import logger
 from .._settings import settings
+from .freezing import training_mode
+from .loggers import Loggers
 from .run_folder import CHECKPOINT, RunLog, load_checkpoint, save_checkpoint
 from .schedule import warmup_cosine
 
@@ -64,7 +67,9 @@ class LoopOptions:
     accumulate
         Number of batches per update.
     patience
-        Number of validations without a lower loss after which the run stops; None for all steps.
+        Number of validations without a lower value of `monitor` after which the run stops; None for all steps.
+    monitor, min_delta
+        The value of a validation that `patience` is about, and by how much it must fall.
     n_workers
         Number of processes that read batches in advance.
     precision
@@ -84,6 +89,8 @@ class LoopOptions:
     n_workers: int = 0
     precision: Literal["auto", "32", "bf16-mixed"] = "auto"
     patience: int | None = None
+    monitor: str = "validation_loss"
+    min_delta: float = 0.0
 
 
 def make_fabric(accelerator: str, devices: int | list[int] | str, num_nodes: int = 1, strategy: str = "auto") -> Fabric:
@@ -119,11 +126,18 @@ class TrainingLoop(ABC):
         Keys of `config` that may differ when a run is resumed.
     resume
         Continue from ``last.ckpt`` if there is one.
+    loggers
+        Loggers of Lightning that get what ``log.csv`` gets.
+
+    Attributes
+    ----------
+    is_continued
+        Whether the run goes on from a checkpoint.
 
     Raises
     ------
     ValueError
-        If the folder holds a run with another configuration.
+        If the folder holds a run with another configuration, or a validation has no value that is called as `LoopOptions.monitor` says.
     """
 
     start_over = "resume=False"
@@ -140,12 +154,14 @@ class TrainingLoop(ABC):
         config: Mapping[str, Any],
         may_change: tuple[str, ...],
         resume: bool,
+        loggers: Loggers | None = None,
     ) -> None:
         self.fabric, self.options = fabric, options
+        self.loggers, self.is_continued = loggers or Loggers(), False
         self.batches, self.validation = batches, validation
         self.state_config, self.may_change = dict(config), may_change
         self.step, self.tokens, self.seconds, self.best = 0, 0, 0.0, float("inf")
-        self.n_since_best = 0  # validations
+        self.watched, self.n_since_best = float("inf"), 0  # the best value of the monitor, and validations since then
         self.parameters = plan.state_dict  # before setup, which adds a prefix to the names
         names: tuple[str, ...] = tuple(plan.weights)  # type: ignore[arg-type]
         self.plan, self.optimizer = fabric.setup(plan, optimizer)
@@ -169,6 +185,12 @@ class TrainingLoop(ABC):
             "validation_loss",
             *(f"validation_{name}" for name in names),
         )
+        known = [name for name in self.columns if name.startswith("validation_")]
+        if options.monitor not in known:
+            msg = (
+                f"early_stopping_monitor={options.monitor!r} is no value of a validation; there are {', '.join(known)}."
+            )
+            raise ValueError(msg)
 
     @abstractmethod
     def save_network(self, name: str, **facts: float) -> None:
@@ -190,6 +212,18 @@ class TrainingLoop(ABC):
         if is_first:
             options.folder.mkdir(parents=True, exist_ok=True)
             log = RunLog(options.folder, self.columns, self.step)
+        with self.loggers if is_first else nullcontext():
+            self._take_steps(log)
+        if is_first:
+            self.save_network(FINAL)
+            if options.n_validation_batches:
+                logger.info("best network, validation loss %.4f: %s", self.best, options.folder / BEST)
+            else:
+                self.save_network(BEST)
+        self.fabric.barrier()
+
+    def _take_steps(self, log: RunLog | None) -> None:
+        options, is_first = self.options, self.fabric.is_global_zero
         batches = self._stream()
         bar = _progress_bar(self.step, options.n_steps, shown=is_first and settings.progress_bar)
         began, began_tokens = time.perf_counter() - self.seconds, self.tokens
@@ -206,6 +240,7 @@ class TrainingLoop(ABC):
                 row |= {"step": self.step, "tokens": self.tokens, "seconds": round(self.seconds, 3)}
                 if log:
                     log.write(row)
+                    self.loggers.log({name: value for name, value in row.items() if name != "step"}, self.step)
                 if "validation_loss" in row:
                     self._keep_if_best(row, speed)
                 if self.step % options.checkpoint_every == 0 or is_last or self._is_stopped:
@@ -216,13 +251,6 @@ class TrainingLoop(ABC):
             bar.close()
             if log:
                 log.close()
-        if is_first:
-            self.save_network(FINAL)
-            if options.n_validation_batches:
-                logger.info("best network, validation loss %.4f: %s", self.best, options.folder / BEST)
-            else:
-                self.save_network(BEST)
-        self.fabric.barrier()
 
     def _stream(self) -> Iterator[dict[str, Any]]:
         """Batches from the current step on."""
@@ -243,7 +271,7 @@ class TrainingLoop(ABC):
         lr = options.lr * warmup_cosine(self.step, options.n_warmup_steps, options.n_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.plan.train()
+        training_mode(self.plan)
         total: dict[str, Tensor] = {}
         for part in range(options.accumulate):
             batch = self.fabric.to_device(next(batches))
@@ -296,7 +324,10 @@ class TrainingLoop(ABC):
         loss = row["validation_loss"]
         is_best, is_first = loss < self.best, self.fabric.is_global_zero
         self.best = min(loss, self.best)
-        self.n_since_best = 0 if is_best else self.n_since_best + 1
+        watched = row[self.options.monitor]
+        is_better = watched < self.watched - self.options.min_delta
+        self.watched = watched if is_better else self.watched
+        self.n_since_best = 0 if is_better else self.n_since_best + 1
         if is_first:
             values = (self.step, self.options.n_steps, row["loss"], loss, speed)
             logger.info("step %d of %d: loss %.4f, validation %.4f, %.0f tokens/s", *values)
@@ -312,6 +343,7 @@ class TrainingLoop(ABC):
             "tokens": self.tokens,
             "seconds": self.seconds,
             "best": self.best,
+            "watched": self.watched,
             "n_since_best": self.n_since_best,
             "parameters": self.parameters(),
             "optimizer": self.optimizer.state_dict(),
@@ -320,8 +352,9 @@ class TrainingLoop(ABC):
 
     def _restore(self, state: dict[str, Any], plan: nn.Module) -> None:
         before, now = state["config"], self.state_config
-        if changed := [key for key in now if key not in self.may_change and before.get(key) != now[key]]:
-            differences = "; ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
+        keys = [key for key in dict.fromkeys((*now, *before)) if key not in self.may_change]
+        if changed := [key for key in keys if before.get(key) != now.get(key)]:
+            differences = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in changed)
             msg = (
                 f"{self.options.folder} holds a run with another configuration ({differences}). "
                 f"Take another output, or start over with {self.start_over}."
@@ -332,7 +365,9 @@ class TrainingLoop(ABC):
         self.step, self.tokens, self.seconds, self.best = (
             state[name] for name in ("step", "tokens", "seconds", "best")
         )
-        self.n_since_best = state.get("n_since_best", 0)  # not in checkpoints of version 0.1
+        # not in checkpoints of version 0.1
+        self.watched, self.n_since_best = state.get("watched", self.best), state.get("n_since_best", 0)
+        self.is_continued = True
         if self.fabric.is_global_zero:
             logger.info("Continuing from step %d of %d", self.step, self.options.n_steps)
 

@@ -32,36 +32,92 @@ if TYPE_CHECKING:
 SETUP_KEY = "epifoundation_setup"
 """Key of ``mdata.uns`` in which `EpiFoundation.setup_mudata` stores the setup, so that it is kept in files."""
 DEFAULT_SETUP = {"atac": "atac", "rna": "rna"}
+# Names by which `scvi.model.MULTIVI.setup_mudata` calls the modalities.
+_MODALITIES_OF_SCVI = {"atac_layer": "atac", "layer": "atac", "rna_layer": "rna"}
 
 
-def make_setup(mdata: Any, modalities: Mapping[str, str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """Check the arguments of `EpiFoundation.setup_mudata`, and return the modalities and the arguments that are not None."""
+def make_setup(
+    mdata: Any,
+    modalities: Mapping[str, str],
+    given: Mapping[str, str | None],
+    labels_key: str | None = None,
+    layer_argument: str = "layer",
+) -> dict[str, str]:
+    """Check the arguments of `EpiFoundation.setup_mudata`, and return the modalities and the arguments that are not None.
+
+    Labels are not part of the setup, because nothing is read from them.
+    """
     from mudata import MuData
 
     if not isinstance(mdata, MuData):
         get_atac(mdata, role="mdata")  # says what to do about anything but an AnnData
         msg = f"Expected MuData, got {type(mdata).__name__}: mudata.MuData({{'atac': atac, 'rna': rna}}) makes one."
         raise TypeError(msg)
+    modalities = {_MODALITIES_OF_SCVI.get(name, name): modality for name, modality in modalities.items()}
+    of_batches = modalities.pop("batch_key", None)
     if unknown := set(modalities) - set(DEFAULT_SETUP):
         msg = f"modalities must map 'atac' and 'rna' to names of modalities; {', '.join(sorted(unknown))} is neither."
         raise ValueError(msg)
     setup = DEFAULT_SETUP | dict(modalities) | {name: value for name, value in given.items() if value is not None}
+    if of_batches not in (None, setup["atac"]):
+        key = given.get("batch_key")
+        msg = (
+            f"Batches are read from the accessibility modality or from mdata.obs, not from {of_batches!r}: "
+            f"mdata.obs[{key!r}] = mdata[{of_batches!r}].obs[{key!r}], and leave batch_key out of modalities."
+        )
+        raise ValueError(msg)
     atac = get_atac(mdata, setup["atac"], "mdata", modality_argument="modalities")
     rna = get_atac(mdata, setup["rna"], "mdata", modality_argument="modalities", holds="expression")
     read_columns(atac, role_of(mdata, setup["atac"], "mdata"), setup.get("genome"))
-    get_matrix(atac, setup.get("layer"), role_of(mdata, setup["atac"], "mdata"), "layer")
+    get_matrix(atac, setup.get("layer"), role_of(mdata, setup["atac"], "mdata"), layer_argument)
     get_matrix(rna, setup.get("rna_layer"), role_of(mdata, setup["rna"], "mdata"), "rna_layer")
     refuse_repeated(atac.obs_names, f"cells of modality {setup['atac']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.obs_names, f"cells of modality {setup['rna']!r}", "obs_names_make_unique()")
     refuse_repeated(rna.var_names, f"genes of modality {setup['rna']!r}", "var_names_make_unique()")
     if "batch_key" in setup:
         _batch_labels(mdata, atac, setup["batch_key"], atac.obs_names.intersection(rna.obs_names))
+    if labels_key is not None:
+        get_column(mdata, atac, labels_key, "mdata", "labels_key")
     return setup
+
+
+def column_of(mdata: MuData, modality: str, key: str | None) -> tuple[str | None, str | None]:
+    """Where a column of ``obs`` is: the modality, or None for the MuData itself, and its name there.
+
+    Raises
+    ------
+    ValueError
+        If cells have no value, which scvi-tools cannot register.
+    """
+    if key is None:
+        return None, None
+    own = key.removeprefix(f"{modality}:")
+    found = next(((modality, name) for name in (key, own) if name in mdata[modality].obs), (None, key))
+    values = (mdata if found[0] is None else mdata[modality]).obs[found[1]]
+    if values.isna().any():
+        some = ", ".join(map(str, values.index[values.isna()][:3]))
+        n_missing = int(values.isna().sum())
+        msg = f"{n_missing} cells have no value in mdata.obs[{key!r}], among them {some}. Fill them in, or leave these cells out."
+        raise ValueError(msg)
+    return found
 
 
 def read_setup(stored: Mapping[str, object]) -> dict[str, str]:
     """The setup in ``mdata.uns`` or in a saved model; before version 0.2 the layer of accessibility was called ``"atac_layer"``."""
     return {"layer" if name == "atac_layer" else name: str(value) for name, value in stored.items()}
+
+
+def setup_arguments(setup: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `EpiFoundation.setup_mudata` that give this setup, by which it is told in a registry of scvi-tools."""
+    named = {name: setup.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
+    return {**named, "modalities": {name: setup[name] for name in DEFAULT_SETUP}}
+
+
+def setup_of(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The setup that these arguments give, without those that are None."""
+    named = {name: arguments.get(name) for name in ("batch_key", "layer", "rna_layer", "genome")}
+    given = {name: value for name, value in named.items() if value is not None}
+    return {**DEFAULT_SETUP, **arguments["modalities"], **given}
 
 
 @dataclass(frozen=True)
@@ -113,7 +169,7 @@ class DataReader:
         genes = vocabularies.genes if mdata is None else get_atac(mdata, self.setup["rna"]).var_names
         return [gene for gene in genes if gene in vocabularies.known_genes]
 
-    def cells(self, data: MuData | AnnData, genome: str | None) -> Cells:
+    def cells(self, data: MuData | AnnData, genome: str | None, role: str = "mdata") -> Cells:
         """The accessibility of the cells, checked; every value above zero counts as open."""
         declared = next((x for x in (genome, self.setup.get("genome")) if x is not None), None)
         return Cells.read(
@@ -122,7 +178,7 @@ class DataReader:
             genome=declared,
             modality=self.setup["atac"],
             layer_argument="layer",
-            role="mdata",
+            role=role,
             values="any",
         )
 
@@ -158,8 +214,8 @@ class DataReader:
             raise ValueError(msg)
         return np.array([known[label] for label in labels], dtype=np.int64)
 
-    def paired_cells(self, mdata: MuData) -> tuple[PairedCells, pd.Index, int]:
-        """The cells to train on, their names, and the number of cells that lack one of the modalities."""
+    def paired_cells(self, mdata: MuData) -> tuple[PairedCells, NDArray[np.int64], int]:
+        """The cells to train on, their row numbers in accessibility, and the number of cells that lack one of the modalities."""
         atac, rna = get_atac(mdata, self.setup["atac"]), get_atac(mdata, self.setup["rna"])
         names = paired_names(atac, rna)
         if n_unpaired := atac.n_obs + rna.n_obs - 2 * len(names):
@@ -167,7 +223,8 @@ class DataReader:
         atac_cells = self.cells(mdata, None)
         tokenizer = self.tokenizer(atac_cells, len(self.vocabularies.peaks))
         tokens: list[NDArray[np.int32]] = []
-        for _, chunk in atac_cells.iter_rows(rows=atac.obs_names.get_indexer(names)):
+        rows = atac.obs_names.get_indexer(names).astype(np.int64)
+        for _, chunk in atac_cells.iter_rows(rows=rows):
             tokens += [cell.astype(np.int32) for cell in tokenizer(chunk, np.empty(chunk.shape[0], dtype=object))]
         genes = self.known_genes(mdata)
         levels = self._levels(rna, rna.obs_names.get_indexer(names), rna.var_names.get_indexer(genes))
@@ -185,7 +242,7 @@ class DataReader:
                 len(usable),
                 len(genes),
             )
-        return cells[np.flatnonzero(usable)], names[usable], n_unpaired
+        return cells[np.flatnonzero(usable)], rows[usable], n_unpaired
 
     def _levels(self, rna: AnnData, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> sparse.csr_matrix:
         """Levels of expression of the genes `columns` in the cells `rows`, by quantiles over all genes of a cell."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,9 +14,12 @@ from torch import nn
 from .. import __version__
 from ..data.paired_batches import PairedBatches
 from ..hub import save
+from .freezing import trained_names
 from .loop import LoopOptions, TrainingLoop
+from .parts import divide
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lightning.fabric import Fabric
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from ..data.paired_batches import PairedCells
     from ..hub import Checkpoint
     from ..nn import EpiFoundationNet
+    from .loggers import Loggers
 
 N_LEVELS = 10
 """Number of levels of expression on which a value decoder is trained (section 3.4)."""
@@ -95,28 +99,62 @@ class PeakToGeneOptions:
     n_workers: int
     seed: int
     patience: int | None = None
+    monitor: str = "validation_loss"
+    min_delta: float = 0.0
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    validation_size: float | None = None
+    shuffle_set_split: bool = True
+    check_val_every_n_epoch: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.train_size <= 1:
-            msg = f"train_size must lie in (0, 1], got {self.train_size}."
-            raise ValueError(msg)
-        free = ("precision", "n_workers", "n_warmup_steps", "seed")
-        values = {name: value for name, value in asdict(self).items() if name not in free and value is not None}
-        if wrong := [f"{name} = {value}" for name, value in values.items() if value <= 0]:
+        names = (
+            *("max_epochs", "max_steps", "batch_size", "accumulate", "lr", "eps", "clip", "max_genes", "patience"),
+            *("validate_every", "checkpoint_every", "check_val_every_n_epoch"),
+        )
+        values = {name: getattr(self, name) for name in names}
+        if wrong := [f"{name} = {value}" for name, value in values.items() if value is not None and value <= 0]:
             msg = f"These must be above zero: {', '.join(wrong)}."
             raise ValueError(msg)
+        divide(1, self.train_size, self.validation_size, None)  # refuses sizes that are out of range
 
-    def split(self, n_cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Sorted row numbers of the cells to train on, and of those held out."""
-        order = np.random.default_rng(self.seed).permutation(n_cells)
-        n_train = max(1, round(self.train_size * n_cells))
-        return np.sort(order[:n_train]), np.sort(order[n_train:])
+    def divide(
+        self, rows: NDArray[np.int64], given: Sequence[NDArray[np.int64]] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Divide paired cells into those to train on, those held out, and the others.
+
+        Parameters
+        ----------
+        rows
+            Row number of each paired cell in the data.
+        given
+            Row numbers of the cells of each part, instead of the options of this object.
+
+        Returns
+        -------
+        Sorted numbers, among the paired cells, of the cells of each part.
+
+        Raises
+        ------
+        ValueError
+            If none of the cells that were given for training is paired.
+        """
+        if given is None:
+            seed = self.seed if self.shuffle_set_split else None
+            return [np.sort(part) for part in divide(len(rows), self.train_size, self.validation_size, seed)]
+        parts = [np.flatnonzero(np.isin(rows, part)) for part in given]
+        if not len(parts[0]):
+            msg = "None of the training cells of external_indexing is a paired cell that can be trained on."
+            raise ValueError(msg)
+        return parts
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The options that identify a run."""
+        """The options that identify a run; those that version 0.1 did not have, only where they are not at their default."""
         names = ("batch_size", "accumulate", "lr", "n_warmup_steps", "clip", "max_genes", "train_size", "seed")
-        return {name: getattr(self, name) for name in names}
+        later = ("weight_decay", "eps", "validation_size", "shuffle_set_split")
+        changed = [name for name in later if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        return {name: getattr(self, name) for name in (*names, *changed)}
 
 
 class PeakToGeneRun(TrainingLoop):
@@ -128,6 +166,8 @@ class PeakToGeneRun(TrainingLoop):
         Network and vocabularies to start from.
     cells
         Cells to train on and to hold out.
+    parts
+        Row numbers of the cells to train on, and of those held out.
     options
         Options of training.
     fabric
@@ -138,21 +178,25 @@ class PeakToGeneRun(TrainingLoop):
         Values that are stored with the weights; runs with different values are different runs.
     resume
         Continue from the checkpoint in the folder.
+    loggers
+        Loggers of Lightning.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         cells: PairedCells,
+        parts: tuple[NDArray[np.int64], NDArray[np.int64]],
         options: PeakToGeneOptions,
         fabric: Fabric,
         *,
         folder: Path,
         facts: dict[str, Any],
         resume: bool,
+        loggers: Loggers | None = None,
     ) -> None:
         self.start = replace(checkpoint, net=deepcopy(checkpoint.net))
-        train_rows, held_out = options.split(len(cells))
+        train_rows, held_out = parts
         shared: dict[str, Any] = {
             "vocabularies": checkpoint.vocabularies,
             "n_cells": options.batch_size,
@@ -168,11 +212,11 @@ class PeakToGeneRun(TrainingLoop):
         counts = {"n_cells": len(train_rows), "n_validation_cells": len(held_out), "n_steps": n_steps}
         self.facts = {**counts, **options.identity, **facts}
         plan = PeakToGene(self.start.net)
-        trained = [parameter for parameter in plan.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in plan.parameters() if parameter.requires_grad]
         super().__init__(
             fabric,
             plan,
-            torch.optim.Adam(trained, lr=options.lr),
+            torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, eps=options.eps),
             batches,
             validation,
             LoopOptions(
@@ -183,16 +227,21 @@ class PeakToGeneRun(TrainingLoop):
                 clip=options.clip,
                 seed=options.seed,
                 n_validation_batches=validation.n_batches if len(held_out) else 0,
-                validate_every=options.validate_every or epoch,
+                validate_every=options.validate_every or epoch * options.check_val_every_n_epoch,
                 checkpoint_every=options.checkpoint_every or epoch,
                 accumulate=options.accumulate,
                 n_workers=options.n_workers,
                 precision=options.precision,
                 patience=options.patience,
+                monitor=options.monitor,
+                min_delta=options.min_delta,
             ),
-            config=self.facts | {"network": checkpoint.net.config.to_dict(), "data": cells.checksum()},
+            config=self.facts
+            | {"network": checkpoint.net.config.to_dict(), "data": cells.checksum()}
+            | {"trained": trained_names(checkpoint.net)},
             may_change=_MAY_CHANGE,
             resume=resume,
+            loggers=loggers,
         )
 
     def count_tokens(self, batch: dict[str, Any]) -> int:

@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, RandomSampler, default_convert
 from ..inference.kind import Request
 from ..inference.kinds import kind_of
 from ..inference.region_set import NetworkVectors
-from .lightning import given_rows, split_rows
+from .parts import divide, given_parts
 from .schedule import warmup_cosine
 
 if TYPE_CHECKING:
@@ -264,9 +264,9 @@ class SeededSplitter(DataSplitter):
     ) -> None:
         n_cells = manager.adata.n_obs
         if external_indexing is not None:
-            parts = given_rows(external_indexing, n_cells)
+            parts = given_parts(external_indexing, n_cells)
         else:
-            parts = split_rows(n_cells, train_size, validation_size, seed if shuffle_set_split else None)
+            parts = divide(n_cells, train_size, validation_size, seed if shuffle_set_split else None)
         super().__init__(manager, external_indexing=[np.sort(part) for part in parts], batch_size=batch_size, **kwargs)
         self._seed, self._batch_size = seed, batch_size
 
