@@ -137,6 +137,22 @@ def test_depth_is_no_part_of_the_latent_vector() -> None:
     assert (adata.obs["kind"].to_numpy()[nearest] == adata.obs["kind"].to_numpy()).mean() > 0.9
 
 
+def test_rows_of_latent_vectors() -> None:
+    model = trained()
+    z = model.get_latent_representation()
+    for indices in ([5, 3, 3, -1], np.arange(len(z)) % 3 == 0, np.array([7])):
+        np.testing.assert_allclose(model.get_latent_representation(None, indices), z[indices], atol=1e-6)
+    mean, variance = model.get_latent_representation(return_dist=True, batch_size=7)
+    np.testing.assert_allclose(mean, z, atol=1e-6)
+    assert (variance > 0).all()
+    other = make_cells(30, seed=2, batches="AC")
+    assert model.get_latent_representation(other).shape == (30, 6)
+    with pytest.raises(ValueError, match="has not learned"):
+        model.get_normalized_accessibility(other)
+    with pytest.raises(NotImplementedError, match="get_normalized_accessibility"):
+        model.get_normalized_expression()
+
+
 def test_probabilities() -> None:
     adata = make_cells()
     model = trained(adata, 3)
@@ -304,7 +320,7 @@ def test_query_that_changes_everything() -> None:
     assert model.module.net.hidden[-1].p == 0
     with pytest.raises(TypeError, match="takes no freeze_expression="):
         RegionSet.load_query_data(query, reference, freeze_expression=True)
-    with pytest.raises(ValueError, match="Pass the reference"):
+    with pytest.raises(ValueError, match="needs a trained model or its folder"):
         RegionSet.load_query_data(query)
 
 

@@ -52,7 +52,7 @@ from ._scvi_contract import (
     settled_seed,
     write_registry,
 )
-from ._scvi_model import UUID, SavedRegistry
+from ._scvi_model import UUID, SavedRegistry, refuse_new_batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +86,6 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
         _ONE_NETWORK,
     ),
     "train": {"datamodule": _NO_DATAMODULE},
-    "get_latent_representation": {"dataloader": _NO_DATAMODULE},
     "get_normalized_accessibility": {
         "normalize_regions": "the probability of an OCR already holds how often it is open",
         "dataloader": _NO_DATAMODULE,
@@ -99,7 +98,6 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
                 "freeze_batchnorm_encoder",
                 "freeze_batchnorm_decoder",
                 "freeze_classifier",
-                "transfer_batch",
             ),
             _NO_SUCH_LAYER,
         ),
@@ -111,8 +109,38 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
         "datamodule": _NO_DATAMODULE,
         "allowed_classes_names_list": "the folder names its network, and another one is refused",
     },
-    "methods": {},
+    "methods": {
+        **dict.fromkeys(
+            (
+                "get_normalized_expression",
+                "differential_expression",
+                "get_feature_correlation_matrix",
+                "get_latent_library_size",
+                "get_likelihood_parameters",
+                "posterior_predictive_sample",
+                "get_importance_weights",
+            ),
+            "of models of expression; `get_normalized_accessibility` and `differential_accessibility` are there",
+        ),
+        "get_marginal_ll": "PEAKVI has none either; `get_elbo` is a bound of it",
+        "prepare_query_mudata": "the data are no MuData",
+        "setup_annbatch": _NO_DATAMODULE,
+        "convert_legacy_save": "there are no such folders",
+    },
 }
+
+
+def _refused(name: str) -> Any:
+    def method(*_: Any, **__: Any) -> None:
+        msg = f"RegionSet has no {name}: {NOT_TAKEN['methods'][name]}."
+        raise NotImplementedError(msg)
+
+    method.__doc__ = "Not there; the training page says why."
+    return method
+
+
+# Methods that PEAKVI would pass on, and that would fail somewhere inside.
+_Refused = type("_Refused", (), {name: _refused(name) for name in NOT_TAKEN["methods"]})
 _PLAN = (
     "lr",
     "weight_decay",
@@ -126,7 +154,7 @@ _PLAN = (
 _SPLITTER = ("external_indexing", "drop_last", "pin_memory", "num_workers", "load_sparse_tensor")
 
 
-class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
+class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  # type: ignore[misc, valid-type]
     """The default model, adapted to the user's own cells without labels, with batches and other covariates.
 
     A variational autoencoder (`scfound_atac.nn.RegionSetVAE`) that starts from the embedding of `scfound_atac.tl.embed`. Its decoder
@@ -170,9 +198,9 @@ class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
         self,
         adata: AnnData | None = None,
         registry: dict[str, Any] | None = None,
+        *,
         n_hidden: int = 128,
         n_latent: int = 50,
-        *,
         dropout_rate: float = 0.1,
         backbone: str | Path | Checkpoint | RegionSetConfig = "region-set",
     ) -> None:
@@ -315,8 +343,11 @@ class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
         self.module.to(device)
 
     def _make_data_loader(self, *args: Any, **kwargs: Any) -> Any:
-        self._start()  # a model that is not trained yet gives the default embedding
+        self._start()
         return super()._make_data_loader(*args, **kwargs)
+
+    def _check_if_trained(self, *_: Any, **__: Any) -> None:
+        """A model that is not trained yet gives the default embedding, so nothing is wrong with it."""
 
     def train(
         self,
@@ -454,6 +485,9 @@ class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
             raise ValueError(msg)
         if adata is not None and (expected := getattr(self, "_ocrs", None)) is not None:
             _check_ocrs(adata, expected, self.registry_["setup_args"]["genome"])
+        if adata is not None and self.adata is not None and self.get_anndata_manager(adata) is None:
+            # they may be of new batches, which the encoder does not read
+            self._register_manager_for_instance(self.adata_manager.transfer_fields(adata, extend_categories=True))
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)
 
     @torch.inference_mode()
@@ -571,8 +605,9 @@ class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
         accelerator: str = "auto",
         device: int | str = "auto",
         unfrozen: bool = False,  # noqa: FBT001, FBT002
+        freeze_dropout: bool = False,  # noqa: FBT001, FBT002
         *,
-        freeze_dropout: bool = False,
+        transfer_batch: bool = True,
         **kwargs: Any,
     ) -> RegionSet:
         """A model for new cells, with what another one has learned, after scArches (Lotfollahi et al. 2021).
@@ -597,21 +632,33 @@ class RegionSet(SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):
             Let `train` change the whole network.
         freeze_dropout
             Train without dropout.
+        transfer_batch
+            Take cells of batches that the reference does not have.
         **kwargs
             None are taken: arguments of scvi-tools without a meaning here are refused.
 
         Raises
         ------
         ValueError
-            If there is no reference, or `adata` has other OCRs.
+            If there is no reference, `adata` has other OCRs, or there are new batches without `transfer_batch`.
+        TypeError
+            If an argument of scvi-tools has no meaning here, or `reference_model` is of another class.
         """
         refuse_arguments(NOT_TAKEN["load_query_data"], kwargs, "RegionSet.load_query_data")
         known_options(kwargs, (), "RegionSet.load_query_data")
+        if adata is None and registry is None:
+            msg = "RegionSet.load_query_data needs the new cells as adata=."
+            raise ValueError(msg)
         if isinstance(reference_model, str | Path):
             reference_model = cls.load(reference_model, adata=False)
         if reference_model is None:
-            msg = "Pass the reference as reference_model=, a model or the folder of a saved one."
+            msg = "RegionSet.load_query_data needs a trained model or its folder as reference_model=."
             raise ValueError(msg)
+        if not isinstance(reference_model, cls):
+            msg = f"reference_model is a {type(reference_model).__name__}, not {cls.__name__}."
+            raise TypeError(msg)
+        if not transfer_batch and adata is not None:
+            refuse_new_batches(reference_model.registry_, adata)
         reference_model._start()
         if adata is not None:
             if inplace_subset_query_vars:

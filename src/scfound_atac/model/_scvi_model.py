@@ -289,7 +289,7 @@ class ScviModel(SavedRegistry, BaseModelClass):
             raise ValueError(msg)
         checkpoint, registry = cls._reference(reference_model)
         if not transfer_batch:
-            _refuse_new_batches(registry, adata)
+            refuse_new_batches(registry, adata)
         place = device_of(accelerator, device)
         cls._set_up_query(adata, registry)
         checkpoint = cls._with_batches_of(checkpoint, adata)
@@ -358,7 +358,7 @@ class ScviModel(SavedRegistry, BaseModelClass):
         )
 
 
-def _refuse_new_batches(registry: Mapping[str, Any], data: Any) -> None:
+def refuse_new_batches(registry: Mapping[str, Any], data: Any) -> None:
     """Refuse cells of batches that the registry of a reference does not have."""
     key = registry["setup_args"].get("batch_key")
     known = registry["field_registries"].get("batch", {}).get("state_registry", {}).get("categorical_mapping", ())

@@ -119,6 +119,9 @@ class RegionSetModule(BaseMinifiedModeModuleClass):
         use_z_mean: bool = False,  # noqa: FBT001, FBT002 - as scvi-tools calls it
     ) -> dict[str, Tensor]:
         """Log fraction of the open OCRs of a cell that each OCR has, (..., B, L)."""
+        if int(batch_index.max()) >= self.net.config.n_batch:
+            msg = "There are cells of a batch that the model has not learned: use RegionSet.load_query_data(adata, model)."
+            raise ValueError(msg)
         cats = None if cat_covs is None else cat_covs.long()
         return {"log_rate": self.net.decode(qz.loc if use_z_mean else z, batch_index.long().ravel(), cats, cont_covs)}
 
@@ -305,6 +308,11 @@ class RegionSetPlan(TrainingPlan):
         """Seed the draws of the step, so that a run that goes on from a checkpoint takes the same steps."""
         torch.manual_seed(_PRIME * self._seed + self.global_step)
         return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """Draw the same samples in each validation, so that early stopping does not follow chance."""
+        torch.manual_seed(_PRIME * self._seed + batch_idx)
+        return super().validation_step(batch, batch_idx)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer of scvi-tools, with a learning rate for each step."""
