@@ -145,11 +145,11 @@ def test_models_of_scvi_tools(cells: AnnData, fake_packages: SimpleNamespace) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scfound_atac.bench._integration.integration_scores", scores)
         for seed in (0, 0, 1):
-            table = integration(mdata, names, n_cells=100, max_epochs=2, seed=seed)
+            table = integration(mdata, names, n_cells=60, max_epochs=1, seed=seed)
     assert list(table["method"]) == names
     runs = [[vectors[len(names) * run + i] for i in range(3)] for run in range(3)]
     for first, again, other in zip(*runs, strict=True):
-        assert len(first) == 200
+        assert len(first) == 120
         np.testing.assert_array_equal(first, again)
         assert not np.allclose(first, other)
     assert scvi.settings.seed is None
@@ -284,5 +284,5 @@ def test_scores_of_scib(cells: AnnData) -> None:
     assert table.loc["apart", "ilisi_knn"] < 0.1
     assert table.loc["true", "ilisi_knn"] > 0.8
     assert table.loc["near+harmony", "batch"] > table.loc["near", "batch"] + 0.1
-    again = integration(cells, ["true", "apart", "near", "near+harmony"], before="apart").set_index("method")
-    pd.testing.assert_frame_equal(table.drop(columns="seconds"), again.drop(columns="seconds"))
+    again = integration(cells, ["near+harmony"], before="apart").set_index("method")
+    pd.testing.assert_frame_equal(table.loc[["near+harmony"]].drop(columns="seconds"), again.drop(columns="seconds"))

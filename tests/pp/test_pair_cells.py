@@ -81,14 +81,19 @@ def test_faults(apart: md.MuData) -> None:
         sfa.pp.pair_cells(md.MuData({"atac": apart["atac"], "rna": other}))
     twice = apart["rna"].copy()
     twice.obs_names = ["AAACAGCC-1"] * 8
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="Names of cells repeat in mdata"):
+    with (
+        pytest.warns(UserWarning, match="not unique"),
+        pytest.raises(ValueError, match="Names of cells repeat in mdata"),
+    ):
         sfa.pp.pair_cells(md.MuData({"atac": apart["atac"], "rna": twice}))
 
 
 def test_functions_that_need_pairs_say_so(apart: md.MuData, caplog: pytest.LogCaptureFixture) -> None:
     from scfound_atac.train.paired_data import paired_names
 
-    with pytest.raises(ValueError, match=r"5 names differ by more than the barcode.*mdata = sfa.pp.pair_cells\(mdata\).*5 pairs"):
+    with pytest.raises(
+        ValueError, match=r"5 names differ by more than the barcode.*mdata = sfa.pp.pair_cells\(mdata\).*5 pairs"
+    ):
         paired_names(apart["atac"], apart["rna"])
     paired = sfa.pp.pair_cells(apart)
     assert len(paired_names(paired["atac"], paired["rna"])) == 5

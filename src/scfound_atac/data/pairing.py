@@ -1,4 +1,4 @@
-"""Which names of two modalities belong to the same cell, although they are spelled differently: ``AAAC-1``, ``AAAC-1_rna``, ``s1#AAAC-1``."""
+"""Which names of two modalities belong to the same cell, although they are spelled differently: ``AAAC-1`` and ``s1#AAAC-1_rna``."""
 
 from __future__ import annotations
 
