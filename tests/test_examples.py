@@ -49,7 +49,7 @@ LEFT_OUT = {
         ),
         "is compiled for half a minute, and the notebook multiome.ipynb runs it",
     ),
-    "mu.pl.embedding(mdata, basis='X_umap', color=['MS4A1', 'MS4A1_predicted'])": "draws the UMAP of an earlier block; see tests/tl/test_muon.py",
+    "mu.pl.embedding(mdata, basis='X_umap', color=['MS4A1', 'MS4A1_predicted'])": "draws a UMAP that is not there",
     **dict.fromkeys(
         () if find_spec("muon") else ("import muon as mu", "mu.pp.intersect_obs(mdata)"),
         "needs muon, which is optional",

@@ -108,6 +108,28 @@ def test_seed_copy_view_and_file(mdata: md.MuData, tmp_path) -> None:
     assert md.read_h5mu(tmp_path / "joint.h5mu").uns["sfa_joint"]["n_paired"] == 120
 
 
+@pytest.mark.parametrize("value", [["a"], pd.DataFrame(), 1.5], ids=["list", "table", "fraction"])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "use_rep",
+        "rna_rep",
+        "rna_layer",
+        "modality",
+        "rna_modality",
+        "n_components",
+        "n_fit_cells",
+        "seed",
+        "key_added",
+        "copy",
+    ],
+)
+def test_argument_of_a_wrong_type(mdata: md.MuData, argument: str, value) -> None:
+    with pytest.raises(TypeError, match=rf"{argument}="):
+        sfa.tl.embed_joint(mdata, **{argument: value})
+    assert "X_sfa_joint" not in mdata.obsm
+
+
 def test_faults(mdata: md.MuData) -> None:
     before = mdata.copy()
     with pytest.raises(TypeError, match="Expected MuData with both modalities as mdata"):
