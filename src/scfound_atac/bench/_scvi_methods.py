@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._anndata import check_values, count_kind, get_atac, get_matrix, role_of
+from .._anndata import check_values, count_kind, get_atac, get_matrix, role_of, without_pulling
+from .._logging import logger
 from .._rows import iter_rows
 from .._settings import settings
 
@@ -27,7 +28,7 @@ _MIN_OPEN, _MIN_EXPRESSED = 0.05, 0.01
 
 
 def peakvi(adata: AnnData, *, batch_key: str, seed: int, max_epochs: int | None = None) -> NDArray[np.float32]:
-    """Cell vectors of PeakVI (Ashuach et al. 2022, Cell Reports Methods 2:100182), (n_cells, n_latent).
+    """Cell vectors of PeakVI (Ashuach et al. 2022, Cell Reports Methods 2:100182), (n_cells, n_latent); the mean for cells without counts.
 
     Parameters
     ----------
@@ -47,7 +48,9 @@ def peakvi(adata: AnnData, *, batch_key: str, seed: int, max_epochs: int | None 
     """
     from scvi.model import PEAKVI
 
-    return _trained(PEAKVI, _frequent(adata, _MIN_OPEN, "OCRs"), batch_key, seed, max_epochs)
+    cells = _frequent(adata, _MIN_OPEN, "OCRs")
+    read = _has_counts(cells)
+    return _all_cells(_trained(PEAKVI, cells[read].copy(), batch_key, seed, max_epochs), read)
 
 
 def poissonvi(adata: AnnData, *, batch_key: str, seed: int, max_epochs: int | None = None) -> NDArray[np.float32]:
@@ -60,7 +63,8 @@ def poissonvi(adata: AnnData, *, batch_key: str, seed: int, max_epochs: int | No
     cells = _frequent(adata, _MIN_OPEN, "OCRs")
     if count_kind(cells.X) == "reads":
         cells.X.data = np.ceil(cells.X.data / 2)
-    return _trained(POISSONVI, cells, batch_key, seed, max_epochs)
+    read = _has_counts(cells)
+    return _all_cells(_trained(POISSONVI, cells[read].copy(), batch_key, seed, max_epochs), read)
 
 
 def multivi(
@@ -75,19 +79,12 @@ def multivi(
 
     atac, rna = _frequent(adata, _MIN_OPEN, "OCRs"), _frequent(rna, _MIN_EXPRESSED, "genes")
     atac.var_names = [f"OCR{i}" for i in range(atac.n_vars)]  # names that no gene has
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mdata = MuData({"rna": rna, "atac": atac})
-        setup = {"rna_layer": "rna", "atac_layer": "atac", "batch_key": "atac"}
-        return _trained(
-            MULTIVI,
-            mdata,
-            batch_key,
-            seed,
-            max_epochs,
-            modalities=setup,
-            sizes={"n_genes": rna.n_vars, "n_regions": atac.n_vars},
-        )
+    read = _has_counts(atac) & _has_counts(rna)
+    with without_pulling():
+        mdata = MuData({"rna": rna[read].copy(), "atac": atac[read].copy()})
+    setup = {"rna_layer": "rna", "atac_layer": "atac", "batch_key": "atac"}
+    sizes = {"n_genes": rna.n_vars, "n_regions": atac.n_vars}
+    return _all_cells(_trained(MULTIVI, mdata, batch_key, seed, max_epochs, modalities=setup, sizes=sizes), read)
 
 
 METHODS: dict[str, Callable[..., NDArray[np.float32]]] = {"peakvi": peakvi, "poissonvi": poissonvi, "multivi": multivi}
@@ -153,6 +150,24 @@ def _frequent(adata: AnnData, min_fraction: float, what: str) -> AnnData:
         )
         raise ValueError(msg)
     return adata[:, kept].copy()
+
+
+def _has_counts(adata: AnnData) -> NDArray[np.bool_]:
+    """The cells that have counts in the columns that are kept: the likelihood of the others is not defined."""
+    return adata.X.getnnz(axis=1) > 0
+
+
+def _all_cells(vectors: NDArray[np.float32], read: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """`vectors` of the cells that were read, and their mean for the others."""
+    if n_others := int((~read).sum()):
+        logger.warning(
+            "%d of %d cells have no counts in what scvi-tools' model reads, and get the mean vector",
+            n_others,
+            len(read),
+        )
+    every = np.tile(vectors.mean(axis=0), (len(read), 1))
+    every[read] = vectors
+    return every
 
 
 def _trained(
