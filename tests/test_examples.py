@@ -14,6 +14,7 @@ import io
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,34 @@ LEFT_OUT = {
         ),
         "needs harmonypy, which is optional",
     ),
+    **dict.fromkeys(
+        (
+            "mu.pp.neighbors(mdata, key_added='wnn')",
+            "sc.tl.leiden(mdata, neighbors_key='wnn', flavor='igraph', n_iterations=2)",
+            "sc.tl.umap(mdata, neighbors_key='wnn')",
+        ),
+        "is compiled for half a minute, and the notebook multiome.ipynb runs it",
+    ),
+    "mu.pl.embedding(mdata, basis='X_umap', color=['MS4A1', 'MS4A1_predicted'])": "draws a UMAP that is not there",
+    **dict.fromkeys(
+        () if find_spec("muon") else ("import muon as mu", "mu.pp.intersect_obs(mdata)"),
+        "needs muon, which is optional",
+    ),
     "sfa.hub.fetch('chromfound')": "downloads weights that are not in the package",
     "sfa.tl.embed(adata, model='chromfound')": "needs weights that are not in the package",
 }
 # On fewer cells: they compare methods at several depths, or train a network.
 FEW_CELLS = {
     **dict.fromkeys(["README.md:54", "benchmark.md:14", "usage.md:46", "bench.compare", "pl.benchmark"], 60),
-    **dict.fromkeys(["usage.md:262", "training.md:151", "model.ChromFound"], 16),
-    **dict.fromkeys(["usage.md:275", "model.EpiFoundation"], 24),
+    **dict.fromkeys(["usage.md:309", "training.md:151", "model.ChromFound"], 16),
+    **dict.fromkeys(["usage.md:322", "model.EpiFoundation"], 24),
 }
 SLOW = {
     *FEW_CELLS,
     *("README.md:6", "index.md:6", "usage.md:24", "usage.md:69"),  # UMAP is compiled
     "usage.md:38",
+    *("usage.md:195", "usage.md:214"),  # neighbours are compiled
+    "tl.embed_joint",
     "pl.embedding_comparison",
 }
 N_CELLS = 120

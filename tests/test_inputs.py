@@ -926,7 +926,10 @@ ARGUMENTS = {
     "recipe_chromfound": ("layer", "target_sum", "log1p", "seed", "max_ocrs"),
     "map_ocrs": ("layer", "min_overlap", "min_coverage", "min_kept"),
     "compare": ("labels_key", "layer", "n_components", "n_cells", "seed", "name"),
-    "integration": ("labels_key", "batch_key", "layer", "n_components", "n_cells", "seed"),
+    "integration": (
+        *("labels_key", "batch_key", "layer", "n_components", "n_cells", "seed"),
+        *("max_epochs", "rna_modality", "rna_layer"),
+    ),
     "annotation_baselines reference": ("labels_key", "layer", "seed"),
     "rna_baselines train": ("labels_key", "layer", "rna_layer", "seed"),
     "thin_counts": ("layer", "seed"),

@@ -96,7 +96,7 @@ def test_shape_of_public_functions(subpackage: str) -> None:
         signature = inspect.signature(function)
         parameters = signature.parameters
         first, *options = parameters.values()
-        assert first.name == "adata", function
+        assert first.name == ("mdata" if first.annotation == "MuData" else "adata"), function
         optional = {option for option in options if option.default is not inspect.Parameter.empty}
         assert {option.name for option in optional if option.kind is not option.KEYWORD_ONLY} == set(), function
         assert "copy" not in parameters or parameters["copy"].default is False, function

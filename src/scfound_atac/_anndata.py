@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,6 +13,8 @@ from ._arguments import NotFoundError, settable
 from ._rows import iter_rows, shape_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -113,6 +117,20 @@ def _no_anndata(data: Any, role: str) -> str:
     if hasattr(data, "to_memory"):
         return f"{what} Bring it into memory as one: {role} = {role}.to_memory()."
     return what
+
+
+@contextmanager
+def without_pulling() -> Iterator[None]:
+    """Within it, MuData objects are made and updated without copies of their modalities' columns, and without warnings about shared names.
+
+    By default MuData 0.3 copies columns, and fails if modalities have some names in common. MuData 0.4 does neither, and lacks the option.
+    """
+    import mudata
+
+    options = mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext()
+    with options, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # measured and predicted expression have the same gene names
+        yield
 
 
 def role_of(data: Any, modality: str | None = None, role: str = "adata") -> str:

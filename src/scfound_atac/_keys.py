@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 # Not named after a model: the default may change, and uns["sfa"]["params"]["model"] says which one it was.
 EMBEDDING = "sfa"
+EMBEDDING_JOINT = "sfa_joint"  # of accessibility and expression, in the MuData itself
 GENE_ACTIVITY = "gene_activity"
 IMPUTED = "sfa_imputed"
 RNA_PREDICTED = "rna_predicted"
@@ -24,8 +25,8 @@ class EmbeddingKeys:
     uns: str
 
 
-def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
-    """Keys of an embedding: ``X_sfa`` and ``sfa`` for every model, or `key_added` for all of them.
+def embedding_keys(key_added: str | None = None, default: str = EMBEDDING) -> EmbeddingKeys:
+    """Keys of an embedding: ``X_sfa`` and ``sfa`` for every model, or `key_added` for all of them; `default` stands for ``sfa``.
 
     Raises
     ------
@@ -33,9 +34,9 @@ def embedding_keys(key_added: str | None = None) -> EmbeddingKeys:
         If `key_added` is empty or contains a slash, which h5ad files cannot store.
     """
     if key_added is not None:
-        check_key(key_added, f"X_{EMBEDDING}")
-    name = key_added or EMBEDDING
-    return EmbeddingKeys(obsm=key_added or f"X_{EMBEDDING}", pcs=f"{name}_pcs", mean=f"{name}_mean", uns=name)
+        check_key(key_added, f"X_{default}")
+    name = key_added or default
+    return EmbeddingKeys(obsm=key_added or f"X_{default}", pcs=f"{name}_pcs", mean=f"{name}_mean", uns=name)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from .._labels import read_labels
 from .._logging import logger
 from ..data import Cells
 from ._methods import Method, find_methods
+from ._scvi_methods import METHODS, paired_rna
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from anndata import AnnData
@@ -65,9 +66,12 @@ def integration(
     before: str | None = None,
     n_cells: int | None = None,
     n_components: int = 50,
+    max_epochs: int | None = None,
     seed: int = 0,
     layer: str | None = None,
     modality: str | None = None,
+    rna_modality: str = "rna",
+    rna_layer: str | None = None,
 ) -> pd.DataFrame:
     """Compare how well embeddings bring the batches of a data set together without mixing its cell types.
 
@@ -85,9 +89,13 @@ def integration(
         Column of ``obs`` with the batch of each cell: donor, sample or laboratory. Cells without a batch are left out.
     methods
         Keys of ``obsm``, whose columns are scored as they are; or ``"lsi"``, ``"spectral"``, ``"default"`` (the default model of
-        `scfound_atac.tl.embed`), or the name or folder of any other model, which embed the chosen cells. With ``"+harmony"`` behind a
-        name, Harmony corrects the embedding (package harmonypy). A mapping gives names to these, to loaded checkpoints, or to functions
-        of an AnnData that return an array of shape (n_cells, n_components).
+        `scfound_atac.tl.embed`), or the name or folder of any other model, which embed the chosen cells; or ``"peakvi"``,
+        ``"poissonvi"`` and, for a MuData with expression, ``"multivi"``: these models of scvi-tools are trained on the chosen cells with
+        `batch_key` as their batch, otherwise by their defaults (their number of dimensions too), on the OCRs that are open in 5 % of the
+        cells and the genes that are expressed in 1 %, as in their tutorials. With ``"+harmony"`` behind a name, Harmony corrects the
+        embedding (package harmonypy). A mapping gives names to these, to loaded checkpoints, or to functions of an AnnData that return
+        an array of shape (n_cells, n_components). The AnnData holds the counts of the chosen cells, and their batches in
+        ``obs[batch_key]``.
     before
         Key of ``obsm`` or method, such as ``"lsi"``, with which ``pcr_comparison`` compares: by how much an embedding has less variance
         between batches. If None, there is no such score, because methods that start from the counts have no state before integration.
@@ -95,12 +103,17 @@ def integration(
         Maximum number of cells of each batch, chosen at random; None for all.
     n_components
         Number of components of methods that embed the cells.
+    max_epochs
+        Maximum number of passes over the cells for the models of scvi-tools. None takes their own maximum, 500, at which they seldom
+        arrive because they stop early: minutes to hours on a CPU.
     seed
         Random seed of the choice of cells, of the methods, and of Harmony.
     layer
         {layer}
     modality
         {modality}
+    rna_modality, rna_layer
+        Modality with expression, and its layer with counts (``X`` if None), for ``"multivi"``.
 
     Returns
     -------
@@ -124,7 +137,8 @@ def integration(
     KeyError
         If a column, layer, modality or model does not exist.
     ValueError
-        If there are fewer than two labels or two batches, or a method does not return finite values for every cell.
+        If there are fewer than two labels or two batches, a method does not return finite values for every cell, or chosen cells have no
+        counts of expression for ``"multivi"``.
     ImportError
         If scib-metrics, or harmonypy for a method with ``"+harmony"``, is not installed.
 
@@ -135,28 +149,44 @@ def integration(
     >>> adata.obs["sample"] = ["a", "b"] * (adata.n_obs // 2)
     >>> table = sfa.bench.integration(adata, "cell_type", "sample", n_cells=500)
     """
-    check_arguments(labels_key=labels_key, batch_key=batch_key, n_cells=n_cells, n_components=n_components, seed=seed)
+    check_arguments(
+        labels_key=labels_key,
+        batch_key=batch_key,
+        n_cells=n_cells,
+        n_components=n_components,
+        seed=seed,
+        rna_modality=rna_modality,
+        rna_layer=rna_layer,
+    )
+    if max_epochs is not None:
+        check_arguments(max_epochs=max_epochs)
     cells = Cells.read(adata, layer=layer, modality=modality, coordinates=False)
     rows, labels, batches = _choose(cells, labels_key, batch_key, n_cells, seed)
-    embeddings = cells.source[1].obsm if cells.source is not None else {}
-    plans = _plan(methods, embeddings, rows, n_components, seed)
-    first = [] if before is None else list(_plan([before], embeddings, rows, n_components, seed).values())
+    stored = cells.source[1].obsm if cells.source is not None else {}
+    trained = _scvi_methods(cells, rows, batch_key, max_epochs, seed, rna_modality, rna_layer)
+
+    def plan(methods: Any) -> dict[str, _Planned]:
+        return _plan(methods, stored, trained, rows, n_components, seed)
+
+    plans = plan(methods)
+    first = [] if before is None else list(plan([before]).values())
     _require("scib_metrics", "scib-metrics")
-    if any(plan.corrected for plan in [*plans.values(), *first]):
+    if any(planned.corrected for planned in [*plans.values(), *first]):
         _require("harmonypy", "harmonypy")
     counts = cells.as_anndata(rows)
+    counts.obs[batch_key] = pd.Categorical(batches)
     known: dict[str, NDArray[np.float64]] = {}  # an embedding and its corrected form need one computation
 
-    def embed(plan: _Planned) -> NDArray[np.float64]:
-        if plan.base not in known:
-            known[plan.base] = _embedded(plan, counts, len(rows))
-        return _harmony(known[plan.base], batches, seed) if plan.corrected else known[plan.base]
+    def embed(planned: _Planned) -> NDArray[np.float64]:
+        if planned.base not in known:
+            known[planned.base] = _embedded(planned, counts, len(rows))
+        return _harmony(known[planned.base], batches, seed) if planned.corrected else known[planned.base]
 
     unintegrated = embed(first[0]) if first else None
     table = []
-    for name, plan in plans.items():
+    for name, planned in plans.items():
         start = perf_counter()
-        vectors = embed(plan)
+        vectors = embed(planned)
         seconds = perf_counter() - start
         scores = integration_scores(vectors, labels, batches, unintegrated)
         table.append(
@@ -261,9 +291,14 @@ class _Planned(NamedTuple):
 
 
 def _plan(
-    methods: Any, embeddings: Mapping[str, Any], rows: NDArray[np.int64], n_components: int, seed: int
+    methods: Any,
+    stored: Mapping[str, Any],
+    trained: Mapping[str, Callable[[], Method]],
+    rows: NDArray[np.int64],
+    n_components: int,
+    seed: int,
 ) -> dict[str, _Planned]:
-    """Methods by name. What cannot be found fails here, before anything is computed."""
+    """Methods by name: keys of `stored`, names in `trained`, and others. What cannot be found fails here, before anything is computed."""
     if isinstance(methods, str):
         methods = [methods]
     if not isinstance(methods, Iterable):  # a function, or nothing that can be a method
@@ -279,12 +314,32 @@ def _plan(
         wanted = method.removesuffix(HARMONY) if isinstance(method, str) else method
         base = wanted if isinstance(wanted, str) else str(name)
         if base not in bases or not isinstance(wanted, str):
-            if isinstance(wanted, str) and wanted in embeddings:
-                bases[base] = Method(partial(_stored, np.asarray(embeddings[wanted])[rows]))
+            if isinstance(wanted, str) and wanted in stored:
+                bases[base] = Method(partial(_stored, np.asarray(stored[wanted])[rows]))
+            elif isinstance(wanted, str) and wanted in trained:
+                bases[base] = trained[wanted]()
             else:
                 (bases[base],) = find_methods({base: wanted}, n_components, seed).values()
         found[str(name)] = _Planned(bases[base], base, corrected)
     return found
+
+
+def _scvi_methods(
+    cells: Cells,
+    rows: NDArray[np.int64],
+    batch_key: str,
+    max_epochs: int | None,
+    seed: int,
+    rna_modality: str,
+    rna_layer: str | None,
+) -> dict[str, Callable[[], Method]]:
+    """What makes each method of scvi-tools; the expression is read for the one that needs it, and only if it is asked for."""
+
+    def make(name: str) -> Method:
+        needed = {"rna": paired_rna(cells, rows, rna_modality, rna_layer)} if name == "multivi" else {}
+        return Method(partial(METHODS[name], batch_key=batch_key, seed=seed, max_epochs=max_epochs, **needed))
+
+    return {name: partial(make, name) for name in METHODS}
 
 
 def _stored(values: NDArray[Any], adata: AnnData) -> NDArray[Any]:

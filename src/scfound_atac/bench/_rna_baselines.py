@@ -175,7 +175,7 @@ def _training_expression(
     if len(cells) < 4 or not expression.shape[1]:
         msg = (
             f"{len(cells)} of the {len(atac)} training cells have expression, of {expression.shape[1]} genes: at least four cells and one "
-            "gene are needed. Cells are paired by obs_names."
+            "gene are needed. Cells are paired by obs_names; sfa.pp.pair_cells(train) makes those of the same cells equal."
         )
         raise ValueError(msg)
     paired = expression.iloc[place[cells]].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Preprocessing: filters, coordinates, mapping between OCR sets, and linear embeddings."""
+"""Preprocessing: filters, coordinates, pairs of cells, mapping between OCR sets, and linear embeddings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ._filter_ocrs import filter_ocrs
 from ._liftover_ocrs import liftover_ocrs
 from ._lsi import lsi
 from ._map_ocrs import map_ocrs
+from ._pair_cells import pair_cells
 from ._parse_ocrs import parse_ocrs
 from ._recipe_chromfound import recipe_chromfound
 from ._spectral import spectral
@@ -21,6 +22,7 @@ __all__ = [
     "liftover_ocrs",
     "lsi",
     "map_ocrs",
+    "pair_cells",
     "parse_ocrs",
     "recipe_chromfound",
     "spectral",

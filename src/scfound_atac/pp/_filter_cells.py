@@ -9,6 +9,7 @@ import numpy as np
 from .._anndata import get_atac, get_target
 from .._arguments import check_arguments
 from .._docs import shared_docs
+from .._logging import logger
 from ._counts import read_counts, subset
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ def filter_cells(
     """Keep cells whose number of open (non-zero) OCRs lies within bounds.
 
     The defaults are those of ChromFound (arXiv 2505.12638, appendix C), which are meant for whole-genome peak sets.
+
+    Of a MuData the cells of the accessibility modality are filtered, and the others stay as they are: afterwards some cells have expression
+    alone. Filter each modality first, keep the cells that all of them have next (``muon.pp.intersect_obs(mdata)``), and only then compute
+    embeddings, neighbours and clusters, which would belong to other cells otherwise. The log says how many cells are left in each.
 
     Parameters
     ----------
@@ -61,6 +66,12 @@ def filter_cells(
     atac = get_atac(data, modality)
     atac.obs["n_ocrs"] = n_ocrs
     subset(data, atac, cells=keep)
+    logger.info("kept %d of %d cells", atac.n_obs, len(keep))
+    if data is not atac and (others := {name: mod.n_obs for name, mod in data.mod.items() if mod is not atac}):
+        logger.info(
+            "other modalities still have all their cells (%s): keep those of all with muon.pp.intersect_obs, before embedding",
+            ", ".join(f"{name}: {n}" for name, n in others.items()),
+        )
     return data if copy else None
 
 

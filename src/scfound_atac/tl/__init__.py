@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._annotate import annotate
 from ._describe_ocrs import describe_ocrs
 from ._embed import embed
+from ._embed_joint import embed_joint
 from ._gene_activity import gene_activity
 from ._impute import impute
 from ._link_enhancers import link_enhancers
@@ -15,6 +16,7 @@ __all__ = [
     "annotate",
     "describe_ocrs",
     "embed",
+    "embed_joint",
     "gene_activity",
     "impute",
     "link_enhancers",

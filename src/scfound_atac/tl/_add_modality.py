@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
+
+from .._anndata import without_pulling
+from .._logging import logger
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,6 +37,21 @@ def with_suffix(added: AnnData, suffix: str) -> AnnData:
     return added
 
 
+def log_added(mdata: MuData, key: str) -> None:
+    """Log that modality `key` was added, and how plots by gene know it from another one with the same names."""
+    logger.info("added modality %r", key)
+    added = mdata.mod[key].var_names
+    for name, modality in mdata.mod.items():
+        if name != key and len(shared := added.intersection(modality.var_names)):
+            logger.info(
+                "modality %r has names such as %r too: plots by gene of the whole MuData need %r, or pass gene_suffix= here",
+                name,
+                shared[0],
+                f"{key}:{shared[0]}",
+            )
+            return
+
+
 def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     """Store `added` as modality `key` of `mdata`, and replace a modality of that name.
 
@@ -44,8 +60,6 @@ def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     ValueError
         If `mdata` is a view.
     """
-    import mudata
-
     refuse_view(mdata)
     old = mdata.mod.get(key)
     if old is not None and all(
@@ -53,10 +67,7 @@ def add_modality(mdata: MuData, key: str, added: AnnData) -> None:
     ):
         mdata.mod[key] = added
         return
-    # By default MuData 0.3 fails if modalities have some names in common. MuData 0.4 always behaves as with this option, and lacks it.
-    options = mudata.set_options(pull_on_update=False) if hasattr(mudata, "set_options") else nullcontext()
-    with options, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the modality of measured expression may have the same gene names
+    with without_pulling():
         mdata.mod[key] = added
         _update(mdata)
 

@@ -15,7 +15,7 @@ from .._logging import logger
 from ..data import Cells, prepare_rows
 from ..datasets.gene_table import given_or_bundled
 from ..genome import gene_weights, read_genes
-from ._add_modality import add_modality, check_suffix, refuse_view, with_suffix
+from ._add_modality import add_modality, check_suffix, log_added, refuse_view, with_suffix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,9 @@ def gene_activity(
     key_added
         Name of what is written.
     gene_suffix
-        Text behind the name of each gene in a new modality of a MuData, for example ``"_predicted"``, so that plots by gene know which
-        modality is meant; the gene itself is then in ``var["gene"]``.
+        Text behind the name of each gene in a new modality of a MuData, for example ``"_activity"``; the gene itself is then in
+        ``var["gene"]``. Without it a gene has the same name where it is measured and here, and plots of the whole MuData by gene
+        (``muon.pl.embedding``) fail unless the modality is named, one at a time: ``color="gene_activity:CD3E"``.
     copy
         {copy}
 
@@ -157,7 +158,7 @@ def gene_activity(
         record = {GENE_ACTIVITY: {"params": params}}
         added = AnnData(activity, obs=source.obs.copy(), var=table, uns=record)
         add_modality(adata, key_added, with_suffix(added, gene_suffix))
-        logger.info("added modality %r", key_added)
+        log_added(adata, key_added)
     else:
         source.obsm[key_added] = activity
         source.uns[key_added] = {"params": params, "genes": table}

@@ -14,7 +14,7 @@ from .._keys import RNA_PREDICTED, check_key
 from .._logging import logger
 from ..data import Cells
 from ..hub.registry import DEFAULT_MODEL
-from ._add_modality import add_modality, check_suffix, refuse_view, with_suffix
+from ._add_modality import add_modality, check_suffix, log_added, refuse_view, with_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +97,9 @@ def predict_rna(
     key_added
         Name of the new modality of a MuData, or of the keys in ``obsm`` and ``uns`` of an AnnData.
     gene_suffix
-        Text behind the name of each gene in a new modality of a MuData, for example ``"_predicted"``, so that plots by gene know which
-        modality is meant; the gene itself is then in ``var["gene"]``.
+        Text behind the name of each gene in a new modality of a MuData, for example ``"_predicted"``; the gene itself is then in
+        ``var["gene"]``. Without it a gene has the same name where it is measured and where it is predicted, and plots of the whole
+        MuData by gene (``muon.pl.embedding``) fail unless the modality is named, one at a time: ``color="rna_predicted:CD3E"``.
     copy
         {copy}
 
@@ -227,7 +228,7 @@ def predict_rna(
 
         added = AnnData(predicted.to_numpy(np.float32), obs=atac.obs.copy(), var=table, uns={RNA_PREDICTED: record})
         add_modality(adata, key_added, with_suffix(added, gene_suffix))
-        logger.info("added modality %r", key_added)
+        log_added(adata, key_added)
     else:
         atac.obsm[key_added] = predicted
         atac.uns[key_added] = record | {"genes": table}

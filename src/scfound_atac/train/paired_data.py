@@ -15,6 +15,7 @@ from ..data import Cells, Tokenizer, iter_rows
 from ..data.cells import read_columns
 from ..data.expression_levels import bin_rows
 from ..data.paired_batches import PairedCells
+from ..data.pairing import match_names
 from ..data.vocabularies import is_special
 from .peak_to_gene import n_levels
 
@@ -34,6 +35,7 @@ SETUP_KEY = "epifoundation_setup"
 DEFAULT_SETUP = {"atac": "atac", "rna": "rna"}
 # Names by which `scvi.model.MULTIVI.setup_mudata` calls the modalities.
 _MODALITIES_OF_SCVI = {"atac_layer": "atac", "layer": "atac", "rna_layer": "rna"}
+_FEW_PAIRS = 0.5  # fraction of the cells of the smaller modality below which names are looked at closely
 
 
 def make_setup(
@@ -264,16 +266,38 @@ def refuse_repeated(names: pd.Index, what: str, fix: str) -> None:
 
 
 def paired_names(atac: AnnData, rna: AnnData, role: str = "mdata") -> pd.Index:
-    """Names of the cells with both modalities, in the order of accessibility; raises ValueError if there are none."""
+    """Names of the cells with both modalities, in the order of accessibility; raises ValueError if there are none.
+
+    Where few cells have the same name in both, although most names would be the same but for a prefix or suffix, a warning says so.
+    """
     names = atac.obs_names[atac.obs_names.isin(rna.obs_names)]
+    if len(names) >= _FEW_PAIRS * min(atac.n_obs, rna.n_obs) and not names.empty:
+        return names
+    advice = _advice(atac.obs_names, rna.obs_names, len(names), role)
     if names.empty:
         msg = (
             f"No cell has both modalities: {atac.n_obs} cells of {role} with accessibility ({', '.join(atac.obs_names[:2])}, ...) and "
-            f"{rna.n_obs} with expression ({', '.join(rna.obs_names[:2])}, ...) have no name in common. Give the same cells the same "
-            "obs_names."
+            f"{rna.n_obs} with expression ({', '.join(rna.obs_names[:2])}, ...) have no name in common. "
+            + (advice or "Give the same cells the same obs_names.")
         )
         raise ValueError(msg)
+    if advice:
+        logger.warning("only %d cells of %s have both modalities. %s", len(names), role, advice)
     return names
+
+
+def _advice(atac: pd.Index, rna: pd.Index, n_pairs: int, role: str) -> str:
+    """How to get more than `n_pairs` pairs if names of the same cells are spelled differently; empty otherwise."""
+    if not (atac.is_unique and rna.is_unique):
+        return ""
+    of_atac, of_rna = match_names(atac, rna)
+    if len(of_atac) == n_pairs:
+        return ""
+    one, other = next(pair for pair in zip(atac[of_atac], rna[of_rna], strict=True) if pair[0] != pair[1])
+    return (
+        f"{len(of_atac) - n_pairs} names differ by more than the barcode, such as {one!r} and {other!r}: {role} = "
+        f"sfa.pp.pair_cells({role}) makes them the same, which gives {len(of_atac)} pairs."
+    )
 
 
 def batches_of(mdata: MuData, setup: Mapping[str, str]) -> list[str]:
