@@ -12,16 +12,21 @@ The spectrum of the counts determines their weight. The smallest eigenvalue that
 Component j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
 ``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. The embedding of sparse cells therefore rests more
 on what is known of their regions, and that of deep cells more on their own counts.
+
+With batches, both views read counts that are divided by the factors of `batches.py`. The factors need clusters and these an embedding, so
+that a fit is repeated: the first clusters are those of the uncorrected counts, with the mean of each batch subtracted. The vectors of cells
+are averaged over neighbours of all batches then, but not if they are projected on the axes of an earlier fit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from .batches import balanced_mean, batch_factors, centred, cluster, divide
 from .pca import signs
 from .profiles import only
 from .spectral import spectral_fit, unit_rows
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 DEFAULT_MIX = 0.67
 # Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.
 _TOLERANCE = 1e-4
+# Number of times that factors of batches are estimated, from clusters that are better each time.
+_BATCH_ROUNDS = 3
 # A view in which all cells are equal up to this root mean square per cell only contains rounding errors, and gets weight 0.
 _NO_SPREAD = 1e-6
 
@@ -60,12 +67,15 @@ class MixtureBasis:
         From both views side by side to the components, shape (k + d, n_components).
     shift
         Components of the mean cell, shape (n_components,).
+    factors
+        Factors of each batch by which counts are divided, shape (n_batches, L); None without batches.
     """
 
     idf: NDArray[np.float32]
     axes: NDArray[np.float32]
     rotation: NDArray[np.float32]
     shift: NDArray[np.float32]
+    factors: NDArray[np.float32] | None = None
 
     def views(self, counts: csr_matrix, reader: CellReader) -> NDArray[np.float32]:
         """Both views of cells side by side, (cells, k + d)."""
@@ -81,6 +91,7 @@ def embed_mixture(
     n_components: int,
     fit_rows: NDArray[np.int64],
     basis: MixtureBasis | None = None,
+    batches: NDArray[np.int64] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[NDArray[np.float32], MixtureBasis, NDArray[np.float64] | None]:
@@ -102,6 +113,9 @@ def embed_mixture(
         Row numbers of the cells to which everything is fitted.
     basis
         Result of an earlier fit, to be used instead of fitting.
+    batches
+        Number of the batch of each cell, from 0 and with a `basis` by the rows of its factors, shape (n_cells,); None if the counts are
+        read as they are.
     seed
         Random seed of the start vector of the iterative solver.
     progress
@@ -117,14 +131,31 @@ def embed_mixture(
         If all fitted cells are equal in both views.
     """
     variance_ratio = None
+    averages = batches is not None and basis is None
     if basis is None:
-        counts = only(cells.to_memory(np.sort(fit_rows)), kept)
+        rows = np.sort(fit_rows)
+        counts = only(cells.to_memory(rows), kept)
         basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
+        if batches is not None:
+            n_batches = int(batches.max()) + 1
+            read = counts
+            for number in range(_BATCH_ROUNDS):
+                points = basis.views(read, reader) @ basis.rotation
+                clusters = cluster(points if number else centred(points, batches[rows]), seed)
+                factors = batch_factors(counts, clusters, batches[rows], n_batches)
+                read = divide(counts, factors, batches[rows])
+                basis, variance_ratio = _fit(read, reader, mix, n_components, seed)
+            basis = replace(basis, factors=factors)
     out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
     with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
         for index, chunk in cells.iter_rows():
-            out[index] = basis.views(only(chunk, kept), reader) @ basis.rotation - basis.shift
+            chunk_counts = only(chunk, kept)
+            if batches is not None and basis.factors is not None:
+                chunk_counts = divide(chunk_counts, basis.factors, batches[index])
+            out[index] = basis.views(chunk_counts, reader) @ basis.rotation - basis.shift
             bar.update(chunk.shape[0])
+    if averages and batches is not None:
+        out = balanced_mean(out, np.sort(fit_rows), batches)
     return out, basis, variance_ratio
 
 

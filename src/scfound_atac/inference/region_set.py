@@ -16,7 +16,7 @@ from .linear import embed_by_profiles
 from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
 from .pca import PCA
 from .reader import CellReader
-from .regions import check_known, idf_table, read_idf
+from .regions import check_known, factor_table, idf_table, read_factors, read_idf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ class RegionSet(Kind):
     """A set encoder over the open regions of a cell (`scfound_atac.nn.RegionSetNet`)."""
 
     poolings = ("mixture", "reconstruction")
+    batch_poolings = ("mixture",)
     is_backbone = True
 
     def _pooling(self, pooling: str, n_components: int | None) -> str:
@@ -57,13 +58,20 @@ class RegionSet(Kind):
         if request.pooling == "reconstruction":
             return self._reconstruction(cells, request, basis, known, order)
         check_known(known, self.name, needed=False)
-        fitted = None
+        fitted, names, batches = None, None, None
+        if request.batches is not None:
+            names = np.unique(request.batches) if basis is None else _known_batches(basis, request.batches)
+            batches = np.searchsorted(names, request.batches)
         if basis is not None:
             components, _ = basis.axes(cells.ocrs, order)
             axes = np.zeros((cells.n_ocrs, components.shape[1]), dtype=np.float32)
             axes[order] = components
             fitted = MixtureBasis(
-                read_idf(basis.record, cells.ocrs), axes, basis.record["rotation"], basis.record["shift"]
+                read_idf(basis.record, cells.ocrs),
+                axes,
+                basis.record["rotation"],
+                basis.record["shift"],
+                None if names is None else read_factors(basis.record, cells.ocrs),
             )
         vectors, fitted, variance_ratio = embed_mixture(
             cells,
@@ -73,16 +81,24 @@ class RegionSet(Kind):
             n_components=request.n_components,  # type: ignore[arg-type]
             fit_rows=request.fit_rows(cells),
             basis=fitted,
+            batches=batches,
             seed=request.seed,
             progress=request.progress,
         )
+        tables: dict[str, Any] = {
+            "idf": idf_table(fitted.idf, cells.ocrs),
+            "rotation": fitted.rotation,
+            "shift": fitted.shift,
+        }
+        if fitted.factors is not None and names is not None:
+            tables |= {"batches": names.astype(object), "batch_factors": factor_table(fitted.factors, cells.ocrs)}
         return Embedded(
             vectors,
             order,
             PCA(np.zeros(len(order), dtype=np.float32), fitted.axes[order]),
             variance_ratio,
             params={"device": "cpu", "precision": "fp32", "fraction_known": float(known.found[order].mean())},
-            tables={"idf": idf_table(fitted.idf, cells.ocrs), "rotation": fitted.rotation, "shift": fitted.shift},
+            tables=tables,
         )
 
     def _reconstruction(
@@ -119,6 +135,18 @@ class RegionSet(Kind):
     def finetune_defaults(self, n_cells: int) -> dict[str, Any]:
         """A higher learning rate, as the network is small, and batches whose size grows with the number of cells."""
         return {"lr": 1e-3, "batch_size": min(max(n_cells // 20, 16), 256)}
+
+
+def _known_batches(basis: Basis, batches: NDArray[np.str_]) -> NDArray[np.str_]:
+    """The sorted batches of a basis, which have to be those of the query."""
+    known = np.asarray(basis.record.get("batches", ()), dtype=str)
+    if len(new := np.setdiff1d(batches, known)):
+        msg = (
+            f"basis was embedded {'with the batches ' + str(known.tolist()) if len(known) else 'without batch_key'}, and adata has the "
+            f"batches {new[:3].tolist()}, whose factors are not known there. Leave out batch_key=, or embed all cells in one call."
+        )
+        raise ValueError(msg)
+    return known
 
 
 class NetworkVectors:

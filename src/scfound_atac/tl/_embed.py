@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from .._anndata import NotFoundError, get_atac, get_target, refuse_lost, role_of
 from .._arguments import check_arguments
 from .._docs import shared_docs
 from .._keys import embedding_keys
+from .._labels import label_texts
 from .._logging import logger
 from .._settings import settings
 from ..data import Cells
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
     from mudata import MuData
+    from numpy.typing import NDArray
 
     from .._keys import EmbeddingKeys
     from ..hub import Checkpoint
@@ -42,6 +45,7 @@ def embed(
     recipe: Literal["auto", "chromfound"] | Mapping[str, Any] | None = "auto",
     pooling: Literal["auto", "cls", "hidden_mean", "mixture", "profile", "reconstruction"] = "auto",
     n_components: int | Literal["auto"] | None = "auto",
+    batch_key: str | None = None,
     basis: AnnData | MuData | None = None,
     n_fit_cells: int = N_FIT_CELLS,
     genome: str | None = None,
@@ -99,6 +103,12 @@ def embed(
         Number of principal components. ``"auto"`` is 50; for EpiFoundation it is None, which gives the vector of the network itself.
         For the other models None gives one number per OCR in the column order of `adata` (dense, 4 bytes x cells x OCRs, 0 for OCRs that
         were left out); since ``"mixture"`` has no such numbers, it is then replaced by ``"reconstruction"``.
+    batch_key
+        Column of ``obs`` with the batch of each cell (donor, sample, laboratory), if the embedding is to be free of batches. The counts of
+        each OCR are divided by a factor of the batch, which is estimated within clusters of cells, so that batches may differ in their
+        composition, and the vector of each cell is averaged over its 15 nearest cells of each batch, with less weight for batches without
+        like cells. Differences between single cells of one type are lost in the average. The default model has this option. With `basis`,
+        batches have to be those of `basis`, and there is no average.
     basis
         AnnData that was embedded before with the same model, the same OCRs (in any order) and the same `key_added`. Its components are
         used, and no new ones are fitted, so that both data sets lie in the same space. EpiFoundation needs no basis, as all its
@@ -170,7 +180,7 @@ def embed(
 
     target = get_target(adata, modality, copy=copy)
     keys = embedding_keys(key_added)
-    check_arguments(n_fit_cells=n_fit_cells, seed=seed)
+    check_arguments(n_fit_cells=n_fit_cells, seed=seed, batch_key=batch_key)
     if key_added is not None:
         refuse_lost(target, key_added, slot="obsm", default="", role=role_of(adata, modality))
     checkpoint = as_checkpoint(model)
@@ -191,6 +201,12 @@ def embed(
     if basis is not None and not kind.has_basis:
         msg = f"Model {checkpoint.name!r} needs no basis: all cells that it embeds lie in one space. Leave out basis= and n_components=."
         raise ValueError(msg)
+    if batch_key is not None and request.pooling not in kind.batch_poolings:
+        msg = (
+            f"Model {checkpoint.name!r} with pooling={request.pooling!r} has no option batch_key={batch_key!r}. Leave it out, or use the "
+            "default model; sfa.bench.integration compares how well embeddings mix batches."
+        )
+        raise ValueError(msg)
     earlier = None if basis is None else _read_basis(basis, modality, keys, checkpoint, request)
     cells = Cells.read(
         adata,
@@ -203,6 +219,8 @@ def embed(
     if request.n_components is not None and basis is None and len(cells) < 2:
         msg = "PCA needs at least two cells. Pass n_components=None for the whole vector, or basis= a reference that is already embedded."
         raise ValueError(msg)
+    if batch_key is not None:
+        request = replace(request, batches=_read_batches(cells, batch_key))
     cells.warn_of_empty("all get the same vector; remove them with sfa.pp.filter_cells")
 
     result = kind.embed(cells, request, earlier)
@@ -219,11 +237,30 @@ def embed(
         "n_ocrs_used": len(result.order),
         **result.params,
     }
+    if batch_key is not None:
+        params["batch_key"] = batch_key
     if copy:
         adata = adata.copy()
     _write(get_atac(adata, modality), cells, result, keys, params)
     logger.info("added obsm[%r], uns[%r] (model %r)", keys.obsm, keys.uns, checkpoint.name)
     return adata if copy else None
+
+
+def _read_batches(cells: Cells, batch_key: str) -> NDArray[np.str_] | None:
+    """The name of the batch of each cell; None if there is only one, which leaves nothing to correct."""
+    batches = label_texts(cells.column(batch_key, "batch_key"))
+    missing = batches.isna().to_numpy()
+    if missing.any():
+        shown = ", ".join(map(repr, cells.names[missing][:3]))
+        msg = f"{cells.role}.obs[{batch_key!r}] names no batch for {missing.sum()} of {len(batches)} cells (first: {shown}). Give them one."
+        raise ValueError(msg)
+    if batches.nunique() == len(batches) > 1:
+        msg = f"{cells.role}.obs[{batch_key!r}] has another batch for every cell, so that no two cells can be compared within one."
+        raise ValueError(msg)
+    if batches.nunique() < 2:
+        logger.warning("%s.obs[%r] names one batch only, so that there is nothing to correct", cells.role, batch_key)
+        return None
+    return batches.to_numpy(dtype=str)
 
 
 def _read_basis(
