@@ -71,12 +71,15 @@ class Basis:
         Axes (n, k), and the mean that is subtracted before projecting (n,).
     record
         The record of this embedding in ``uns``.
+    vectors
+        The embedding of those cells, (n_cells, k).
     """
 
     ocrs: pd.DataFrame
     components: NDArray[np.float32]
     mean: NDArray[np.float32]
     record: Mapping[str, Any]
+    vectors: NDArray[np.float32] | None = None
 
     def axes(self, ocrs: pd.DataFrame, order: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Components and mean of the OCRs `order` of `ocrs`, (len(order), k) and (len(order),).

@@ -14,8 +14,11 @@ Component j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole 
 on what is known of their regions, and that of deep cells more on their own counts.
 
 With batches, both views read counts that are divided by the factors of `batches.py`. The factors need clusters and these an embedding, so
-that a fit is repeated: the first clusters are those of the uncorrected counts, with the mean of each batch subtracted. The vectors of cells
-are averaged over neighbours of all batches then, but not if they are projected on the axes of an earlier fit.
+that a fit is repeated: the first clusters are those of the uncorrected counts, with the mean of each batch subtracted. What remains of the
+batches is removed from the vectors of cells by a shift of each batch and a mean over neighbours of all batches.
+
+If batches have peak sets of their own, the spectral view is fitted to counts of the regions that they share (`peak_sets.py`), and the
+network reads all OCRs. Weights and axes of a region are those of each of its OCRs: as ``s`` is a direction, that is the same to a cell.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from .batches import balanced_mean, batch_factors, centred, cluster, divide
+from .batches import balanced_mean, batch_factors, centred, cluster, divide, without_shift
 from .pca import signs
 from .profiles import only
 from .spectral import spectral_fit, unit_rows
@@ -92,6 +95,8 @@ def embed_mixture(
     fit_rows: NDArray[np.int64],
     basis: MixtureBasis | None = None,
     batches: NDArray[np.int64] | None = None,
+    tie: csr_matrix | None = None,
+    anchors: NDArray[np.float32] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[NDArray[np.float32], MixtureBasis, NDArray[np.float64] | None]:
@@ -114,8 +119,12 @@ def embed_mixture(
     basis
         Result of an earlier fit, to be used instead of fitting.
     batches
-        Number of the batch of each cell, from 0 and with a `basis` by the rows of its factors, shape (n_cells,); None if the counts are
-        read as they are.
+        Number of the batch of each cell, shape (n_cells,); None if there is nothing to correct. With a `basis`, batches from 0 on have
+        factors there, and those below 0 have none.
+    tie
+        1 for each OCR and the region that batches share, (n_ocrs, n_regions), for a fit to regions; None if all measured the same OCRs.
+    anchors
+        Vectors of the cells of the `basis`, (n, n_components), to which batches are moved.
     seed
         Random seed of the start vector of the iterative solver.
     progress
@@ -131,20 +140,20 @@ def embed_mixture(
         If all fitted cells are equal in both views.
     """
     variance_ratio = None
-    averages = batches is not None and basis is None
+    rows = np.sort(fit_rows)
+    moves = batches is not None and (basis is None or anchors is not None)
     if basis is None:
-        rows = np.sort(fit_rows)
         counts = only(cells.to_memory(rows), kept)
-        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
+        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed, tie)
         if batches is not None:
             n_batches = int(batches.max()) + 1
             read = counts
             for number in range(_BATCH_ROUNDS):
                 points = basis.views(read, reader) @ basis.rotation
                 clusters = cluster(points if number else centred(points, batches[rows]), seed)
-                factors = batch_factors(counts, clusters, batches[rows], n_batches)
+                factors = _factors(counts, clusters, batches[rows], n_batches, tie)
                 read = divide(counts, factors, batches[rows])
-                basis, variance_ratio = _fit(read, reader, mix, n_components, seed)
+                basis, variance_ratio = _fit(read, reader, mix, n_components, seed, tie)
             basis = replace(basis, factors=factors)
     out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
     with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
@@ -154,9 +163,39 @@ def embed_mixture(
                 chunk_counts = divide(chunk_counts, basis.factors, batches[index])
             out[index] = basis.views(chunk_counts, reader) @ basis.rotation - basis.shift
             bar.update(chunk.shape[0])
-    if averages and batches is not None:
-        out = balanced_mean(out, np.sort(fit_rows), batches)
+    if moves and batches is not None:
+        out = _without_batches(out, rows, batches, anchors, seed)
     return out, basis, variance_ratio
+
+
+def _factors(
+    counts: csr_matrix, clusters: NDArray[np.int64], batches: NDArray[np.int64], n_batches: int, tie: csr_matrix | None
+) -> NDArray[np.float32]:
+    """Factors of batches and OCRs, (n_batches, L); those of a region for its OCRs, and 1 for OCRs that are not shared."""
+    if tie is None:
+        return batch_factors(counts, clusters, batches, n_batches)
+    factors = np.ones((n_batches, counts.shape[1]), dtype=np.float32)
+    ocrs = np.flatnonzero(np.diff(tie.indptr))
+    if len(ocrs):
+        factors[:, ocrs] = batch_factors(counts @ tie, clusters, batches, n_batches)[:, tie.indices]
+    return factors
+
+
+def _without_batches(
+    points: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    batches: NDArray[np.int64],
+    anchors: NDArray[np.float32] | None,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Points without shifts, averaged; `rows` can be neighbours, and the `anchors` of a basis are a batch that stays where it is."""
+    if anchors is None:
+        return balanced_mean(without_shift(points, rows, batches, seed=seed), rows, batches)
+    n, fixed = len(anchors), int(batches.max()) + 1
+    points = np.concatenate([anchors, points])
+    batches = np.concatenate([np.full(n, fixed), batches])
+    fitted = np.concatenate([np.arange(n), n + rows])
+    return balanced_mean(without_shift(points, fitted, batches, fixed=fixed, seed=seed), fitted, batches)[n:]
 
 
 def _views(
@@ -168,14 +207,17 @@ def _views(
 
 
 def _fit(
-    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
+    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int, tie: csr_matrix | None
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
     # 1. Spectral axes, with two more than requested: the first reflects depth, and the last the noise.
-    fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
+    fit = spectral_fit(counts if tie is None else counts @ tie, n_components + 2, seed, tolerance=_TOLERANCE)
     axes, fraction = _above_noise(fit)  # (L, k)
+    idf = fit.idf
+    if tie is not None:
+        idf, axes = tie @ idf, tie @ axes
 
     # 2. Both views of the fitted cells, centred.
-    views = _views(counts, fit.idf, axes, reader).astype(np.float64)  # (n, k + d)
+    views = _views(counts, idf, axes, reader).astype(np.float64)  # (n, k + d)
     mean, k = views.mean(axis=0), axes.shape[1]
     views -= mean
 
@@ -199,7 +241,7 @@ def _fit(
     # 5. Weights and rotation in one matrix; the largest entry of each component is positive.
     rotation = weight[:, None] * vectors  # (k + d, n_components)
     rotation *= signs(rotation)
-    basis = MixtureBasis(fit.idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
+    basis = MixtureBasis(idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
     return basis, values / total
 
 
