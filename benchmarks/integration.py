@@ -7,11 +7,11 @@ Three sets of cells:
 - donors: bone marrow of two donors on the same OCRs;
 - bmmc: two multiome objects of two donors each, with OCRs of their own, concatenated with ``join="outer"``: four batches;
 - laboratories: cells of donor D6T1 in three simulated laboratories (`laboratories.py`), concatenated the same way. Baselines get the
-  counts on merged regions that all laboratories have, and `batch_key` and "peaks as they are" the concatenation itself.
+  counts on merged regions that all laboratories have; `batch_key` and "peaks as they are" get the concatenation itself.
 
-`batch_key` was developed on a random half of the cells of the donors and on laboratories that were simulated from it. Here is the other half,
-unless `--all` is given. Seeds choose the cells and simulate laboratories; embeddings are made without labels. "mean" is the average over the
-neighbours of all batches, the last step of `batch_key`, after another method.
+`batch_key` was developed on a random half of the cells of the donors and on laboratories that were simulated from it. Here is the other
+half, unless `--all` is given. Seeds choose the cells and simulate laboratories; embeddings are made without labels. "mean" is the average
+over the neighbours of all batches, the last step of `batch_key`, after another method.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ import harmonypy
 import mudata as md
 import numpy as np
 import pandas as pd
-from laboratories import laboratories, merged
 
 import scfound_atac as sfa
+from laboratories import laboratories, merged
 from scfound_atac.inference.batches import balanced_mean
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def write(runs: dict[str, list[pd.DataFrame]], args: argparse.Namespace) -> None
     lines = [
         "# Integration of batches",
         "",
-        f"`python benchmarks/integration.py --data DIR --n-cells {args.n_cells} --seeds {args.seeds}{sets}{' --all' * args.all}`: scib-metrics "
-        f"{version('scib-metrics')}, harmonypy {version('harmonypy')}; mean ± standard deviation over seeds.",
+        f"`python benchmarks/integration.py --data DIR --n-cells {args.n_cells} --seeds {args.seeds}{sets}{' --all' * args.all}`: "
+        f"scib-metrics {version('scib-metrics')}, harmonypy {version('harmonypy')}; mean ± standard deviation over seeds.",
     ]
     if not args.all:
         lines[-1] += " Donors and laboratories are from the half of the cells on which nothing was developed."

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scfound_atac.inference.batches import balanced_mean, batch_factors, centred, cluster, divide
+from scfound_atac.inference.batches import balanced_mean, batch_factors, centred, cluster, divide, without_shift
 
 N_OCRS = 400
 
@@ -109,7 +109,7 @@ def test_mean_with_a_batch_of_one_cell() -> None:
     batches[7] = 1
     found = balanced_mean(points, np.arange(60), batches)
     assert np.isfinite(found).all()
-    # the single cell is one of 16 neighbours, for itself as for others
+    # the single cell is one of 11 neighbours, for itself as for others
     nearest = np.sort(np.linalg.norm(points - points[7], axis=1))
     assert np.linalg.norm(found[7] - points[7]) < nearest[16]
     assert np.linalg.norm(found[7] - points[7]) > 0.05
@@ -119,3 +119,58 @@ def test_centred() -> None:
     points = np.array([[1, 2], [3, 4], [10, 10]], dtype=np.float32)
     np.testing.assert_array_equal(centred(points, np.array([0, 0, 1])), [[-1, -1], [1, 1], [0, 0]])
     assert points[0, 0] == 1
+
+
+def two_batches(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Three types, of which the third is only in the first batch; the types are in other proportions, and the second batch is shifted."""
+    rng = np.random.default_rng(seed)
+    types = np.concatenate([np.repeat([0, 1, 2], [200, 50, 60]), np.repeat([0, 1], [50, 250])])
+    batches = np.repeat([0, 1], [310, 300])
+    shift = np.array([0.7, -0.5, 0.3, 0.0, 0.4], dtype=np.float32)
+    points = 3 * np.eye(5)[types] + rng.normal(scale=0.4, size=(610, 5)) + np.where(batches[:, None] == 1, shift, 0)
+    return points.astype(np.float32), types, batches, shift
+
+
+def gaps(points: np.ndarray, types: np.ndarray, batches: np.ndarray) -> list[float]:
+    """Distance between the means of both batches in each common type."""
+    means = [[points[(types == t) & (batches == b)].mean(axis=0) for b in (0, 1)] for t in (0, 1)]
+    return [float(np.linalg.norm(a - b)) for a, b in means]
+
+
+def test_shift_of_a_batch_is_removed_in_spite_of_composition() -> None:
+    points, types, batches, shift = two_batches()
+    found = without_shift(points, np.arange(610), batches)
+    before, after = gaps(points, types, batches), gaps(found, types, batches)
+    assert max(after) < 0.4 * min(before)
+    moved = found - points
+    for b in (0, 1):  # all cells of a batch alike
+        np.testing.assert_allclose(
+            moved[batches == b], np.tile(moved[batches == b][0], (300 + 10 * (b == 0), 1)), atol=1e-5
+        )
+    np.testing.assert_allclose(moved[0] - moved[-1], shift, atol=0.3)
+
+
+def test_a_fixed_batch_stays() -> None:
+    points, types, batches, _ = two_batches()
+    found = without_shift(points, np.arange(610), batches, fixed=0)
+    np.testing.assert_array_equal(found[batches == 0], points[batches == 0])
+    assert max(gaps(found, types, batches)) < 0.4 * min(gaps(points, types, batches))
+
+
+def test_shifts_of_some_cells_and_of_small_batches() -> None:
+    points, types, batches, _ = two_batches()
+    fitted = np.flatnonzero(np.arange(610) % 2 == 0)
+    found = without_shift(points, fitted, batches)
+    assert max(gaps(found, types, batches)) < 0.4 * min(gaps(points, types, batches))
+    one = batches.copy()
+    one[3] = 2  # a batch of one cell, which hardly moves
+    found = without_shift(points, np.arange(610), one)
+    assert np.linalg.norm((found - points)[3]) < 1
+    unseen = without_shift(points, np.setdiff1d(fitted, [4]), np.where(np.arange(610) == 4, 7, batches))
+    np.testing.assert_array_equal(unseen[4], points[4])  # no cell of this batch was fitted
+    order = np.random.default_rng(1).permutation(610)
+    np.testing.assert_allclose(
+        without_shift(points[order], np.arange(610), batches[order]),
+        without_shift(points, np.arange(610), batches)[order],
+        atol=1e-3,
+    )

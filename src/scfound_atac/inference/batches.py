@@ -15,14 +15,14 @@ The second is the mean of a gamma prior with mean 1 and variance ``1 / kappa``. 
 ``sum_bj (O_bj - E_bj)^2 - E_bj`` over ``sum_bj E_bj^2``. Factors of batches that hardly differ, or that have few cells, therefore stay
 close to 1. They are scaled such that their geometric mean over batches is 1 for each OCR. Cells are corrected by ``c_ij / r_bj``.
 
-What remains of the batch in an embedding is removed in two steps. First, with x_i the vector of a cell, m_q that of its cluster and s_b a
-shift that is the same in all clusters, these two lines are repeated::
+What remains of the batch in an embedding is removed in two steps. First, one shift s_b per batch is subtracted, which is read from mutual
+nearest neighbours (Haghverdi et al. 2018, Nature Biotechnology 36:421): pairs of cells of two batches b and q, each among the 20 nearest of
+the other's batch. With n_bq the number of pairs and d_bq their mean difference ``x_b - x_q``, the shifts minimise::
 
-    m_q = mean over cells of q of (x_i - s_b)
-    s_b = sum over cells of b of (x_i - m_q) / (n_b + 20)
+    sum_bq n_bq |s_b - s_q - d_bq|^2 / 2 + 20 sum_b |s_b|^2
 
-and s_b is subtracted. As all cells of a batch move alike, no cell type moves into another. (Mutual nearest neighbours and Harmony mix
-batches a little better, but a type that only one batch has comes to lie among others then.)
+This is repeated with the shifted points. As all cells of a batch move alike, no cell type moves into another. (Harmony, or a step of its own
+for each cell, mixes batches a little better, but a type that only one batch has comes to lie among others then.)
 
 Then each vector is averaged over neighbours, which takes the noise of single cells away. With ``m_ib`` the mean of the 10 nearest cells of
 batch b to cell i, and ``l_ib`` the distance of the last of them, it becomes::
@@ -52,9 +52,9 @@ _FIRST_KAPPA = 20.0
 # OCRs with fewer expected counts in a batch are left out of the variance, which would be that of single counts.
 _MIN_EXPECTED = 5.0
 _MIN_VARIANCE = 1e-3
-_N_ROUNDS = 3  # of clusters and shifts in turn
-_N_SHIFTS = 50  # of means and shifts in turn; differences in composition make it slow
-_SHIFT_CELLS = 20  # the number in the denominator of s: a small batch hardly moves on its own account
+_N_ROUNDS = 3  # of pairs and shifts in turn
+_N_MUTUAL = 20
+_RIDGE = 20  # number of pairs; a small batch hardly moves on its own account
 # Chosen on a random half of the cells of two bone-marrow donors and on simulated laboratories. Fewer neighbours leave more noise, and more
 # make cells of one batch and type so alike that what remains of the batch stands out.
 _N_NEIGHBORS = 10
@@ -141,12 +141,7 @@ def divide(counts: csr_matrix, factors: NDArray[np.float32], batches: NDArray[np
 
 
 def without_shift(
-    points: NDArray[np.float32],
-    fitted: NDArray[np.int64],
-    batches: NDArray[np.int64],
-    *,
-    fixed: int | None = None,
-    seed: int = 0,
+    points: NDArray[np.float32], fitted: NDArray[np.int64], batches: NDArray[np.int64], *, fixed: int | None = None
 ) -> NDArray[np.float32]:
     """Points without the shift of their batch, as the module says, (n_cells, k) -> (n_cells, k).
 
@@ -160,37 +155,42 @@ def without_shift(
         Number of the batch of each cell, (n_cells,).
     fixed
         A batch that stays where it is, and relative to which the others are shifted; None if the mean of all shifts is 0.
-    seed
-        Random seed of k-means.
     """
-    names, place = np.unique(batches[fitted], return_inverse=True)
-    known = points[fitted].astype(np.float64)
-    shift = np.zeros((len(names), points.shape[1]))
-    for number in range(_N_ROUNDS):
-        now = known - shift[place] if number else centred(known, place)
-        shift = _shifts(known, cluster(now, seed), place, len(names))
+    names = np.unique(batches[fitted])
+    groups = [points[fitted[batches[fitted] == name]] for name in names]
+    shift = np.zeros((len(names), points.shape[1]), dtype=np.float32)
+    for _ in range(_N_ROUNDS):
+        shift += _shifts([group - s for group, s in zip(groups, shift, strict=True)])
         shift -= shift.mean(axis=0) if fixed is None else shift[names == fixed]
     own = np.searchsorted(names, batches)
     is_known = names[np.minimum(own, len(names) - 1)] == batches  # cells of a batch of which none was fitted stay
     moved = points.copy()
-    moved[is_known] -= shift[own[is_known]].astype(np.float32)
+    moved[is_known] -= shift[own[is_known]]
     return moved
 
 
-def _shifts(
-    points: NDArray[np.float64], clusters: NDArray[np.int64], batches: NDArray[np.int64], n_batches: int
-) -> NDArray[np.float64]:
-    """The shift s of each batch, (n_batches, k)."""
-    n_clusters = int(clusters.max()) + 1
-    n = np.zeros((n_clusters, n_batches))
-    np.add.at(n, (clusters, batches), 1)
-    total = np.zeros((n_clusters, n_batches, points.shape[1]))
-    np.add.at(total, (clusters, batches), points)
-    shift = np.zeros((n_batches, points.shape[1]))
-    for _ in range(_N_SHIFTS):
-        mean = (total - n[..., None] * shift).sum(axis=1) / n.sum(axis=1)[:, None]  # (q, k)
-        shift = (total - n[..., None] * mean[:, None]).sum(axis=0) / (n.sum(axis=0) + _SHIFT_CELLS)[:, None]
-    return shift
+def _shifts(groups: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The shifts s of batches, (n_batches, k), by the points of each."""
+    n_batches = len(groups)
+    n = np.zeros((n_batches, n_batches))
+    total = np.zeros((n_batches, groups[0].shape[1]))  # sum over q of n_bq d_bq
+    for b in range(n_batches):
+        for q in range(b):
+            mine, other = _mutual(groups[b], groups[q])
+            n[b, q] = n[q, b] = len(mine)
+            difference = (groups[b][mine] - groups[q][other]).sum(axis=0, dtype=np.float64)
+            total[b] += difference
+            total[q] -= difference
+    # The derivative of the sum in the module is 0.
+    return np.linalg.solve(np.diag(n.sum(axis=1) + _RIDGE) - n, total).astype(np.float32)
+
+
+def _mutual(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the points of `a` and of `b` in all pairs of mutual nearest neighbours."""
+    there, back = _nearest(b, a)[1], _nearest(a, b)[1]
+    pairs = np.repeat(np.arange(len(a)), there.shape[1]) * len(b) + there.ravel()
+    others = back.ravel() * len(b) + np.repeat(np.arange(len(b)), back.shape[1])
+    return np.divmod(np.intersect1d(pairs, others, assume_unique=True), len(b))
 
 
 def balanced_mean(
@@ -226,7 +226,7 @@ def _blocks(n: int) -> list[slice]:
 
 
 def _nearest(
-    known: NDArray[np.float32], points: NDArray[np.float32], n: int
+    known: NDArray[np.float32], points: NDArray[np.float32], n: int = _N_MUTUAL
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distances and numbers of the n nearest of the known points, or of all if there are fewer, each (n_points, n)."""
     from sklearn.neighbors import NearestNeighbors

@@ -164,7 +164,7 @@ def embed_mixture(
             out[index] = basis.views(chunk_counts, reader) @ basis.rotation - basis.shift
             bar.update(chunk.shape[0])
     if moves and batches is not None:
-        out = _without_batches(out, rows, batches, anchors, seed)
+        out = _without_batches(out, rows, batches, anchors)
     return out, basis, variance_ratio
 
 
@@ -186,16 +186,15 @@ def _without_batches(
     rows: NDArray[np.int64],
     batches: NDArray[np.int64],
     anchors: NDArray[np.float32] | None,
-    seed: int,
 ) -> NDArray[np.float32]:
     """Points without shifts, averaged; `rows` can be neighbours, and the `anchors` of a basis are a batch that stays where it is."""
     if anchors is None:
-        return balanced_mean(without_shift(points, rows, batches, seed=seed), rows, batches)
+        return balanced_mean(without_shift(points, rows, batches), rows, batches)
     n, fixed = len(anchors), int(batches.max()) + 1
     points = np.concatenate([anchors, points])
     batches = np.concatenate([np.full(n, fixed), batches])
     fitted = np.concatenate([np.arange(n), n + rows])
-    return balanced_mean(without_shift(points, fitted, batches, fixed=fixed, seed=seed), fitted, batches)[n:]
+    return balanced_mean(without_shift(points, fitted, batches, fixed=fixed), fitted, batches)[n:]
 
 
 def _views(

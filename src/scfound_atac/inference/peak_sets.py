@@ -2,11 +2,11 @@
 
 Batches of one matrix may come from laboratories with peaks of their own: in ``anndata.concat(..., join="outer")`` a batch has zeros in all
 columns of the others, which means that they were not measured, not that they are closed. A column that is open in a cell of the batch was
-measured there. For the others there are two explanations. With ``pi_b`` the fraction of the columns that batch b measured, and ``E_bj``
-the number of counts to be expected in it by the other batches, column j without counts was measured with probability::
+measured there. For the others there are two explanations. With ``pi_b`` the fraction of the others' columns that batch b measured, and
+``E_bj`` the number of counts to be expected in it by the other batches, column j without counts was measured with probability::
 
     q_bj = pi_b exp(-E_bj) / (pi_b exp(-E_bj) + 1 - pi_b)        q_bj = 1 for a column with counts
-    pi_b = mean over j of q_bj
+    pi_b = mean over j of q_bj, over columns with counts in other batches
 
 These two lines are repeated. A small batch, whose expected counts are few, is thereby judged by all its columns together. In the end the
 first line decides about each column, with a tenth of the expected counts: an OCR that is open in a cell type which the batch lacks has
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from ..genome.regions_of_ocrs import regions_of_ocrs
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
@@ -99,23 +99,22 @@ def measured(sums: NDArray[np.float64]) -> NDArray[np.bool_]:
 
     `sums` has shape (n_batches, n_ocrs).
     """
-    # 1. Counts to be expected in a batch, by the counts of an OCR per count of those batches that have some in it.
-    depth = sums.sum(axis=1, keepdims=True)  # (b, 1)
-    is_open = sums > 0
-    rate = sums.sum(axis=0) / np.maximum((is_open * depth).sum(axis=0), 1)  # (l,)
+    depth, total, is_open = sums.sum(axis=1), sums.sum(axis=0), sums > 0
+    depth_open = depth @ is_open  # (l,)
     found = is_open.copy()
-    counted = sums.any(axis=0)
-    for row, opened, size in zip(found, is_open, depth[:, 0], strict=True):
-        closed = ~opened & counted
-        if not closed.any():
+    for row, opened, own, size in zip(found, is_open, sums, depth, strict=True):
+        # 1. Only OCRs with counts in other batches, as those with counts in this one alone would say that it measures what it has.
+        others = total > own
+        # Counts to be expected, by the counts of an OCR per count of the other batches that have some in it.
+        expected = size * (total - own)[others] / (depth_open - opened * size)[others]
+        n_open, closed = int(opened[others].sum()), expected[~opened[others]]
+        if not len(closed):
             continue
         # 2. The two lines of the module.
-        expected = size * rate[closed]
-        unseen = np.exp(-expected)
-        fraction, n_open, n = 0.5, opened.sum(), counted.sum()
+        unseen, fraction = np.exp(-closed), 0.5
         for _ in range(_N_ITERATIONS):
-            fraction = (n_open + _chance(fraction, unseen).sum()) / n
-        row[closed] = _chance(fraction, np.exp(-_BACKGROUND * expected)) > 0.5
+            fraction = (n_open + _chance(fraction, unseen).sum()) / len(expected)
+        row[others & ~opened] = _chance(fraction, np.exp(-_BACKGROUND * closed)) > 0.5
     return found
 
 

@@ -110,19 +110,19 @@ def embed(
         For the other models None gives one number per OCR in the column order of `adata` (dense, 4 bytes x cells x OCRs, 0 for OCRs that
         were left out); since ``"mixture"`` has no such numbers, it is then replaced by ``"reconstruction"``.
     batch_key
-        Column of ``obs`` with the batch of each cell (donor, sample, laboratory), if the embedding is to be free of batches; of a MuData the
-        modality's, or else its own. The default model has this option. It works in three steps: the counts of each OCR are divided by a
-        factor of the batch, which is estimated within clusters of cells, so that batches may differ in their composition; a shift of
-        the batch, estimated the same way, is subtracted from the vectors of its cells; and each vector is averaged over the 10 nearest
-        cells of every batch, with less weight for batches without like cells. Differences between single cells of one type are lost in the average. Batches may have
-        peak sets of their own, as in ``anndata.concat([a, b], join="outer", label="lab")``: which OCRs a batch measured is read from
-        the counts, and regions of overlapping OCRs tie batches together. With `basis`, batches are moved to its cells. Cells without a
-        batch are refused. A column with one batch is like no `batch_key`.
+        Column of ``obs`` with the batch of each cell (donor, sample, laboratory), if the embedding is to be free of batches; of a MuData
+        the modality's, or else its own. The default model has this option. It works in three steps. The counts of each OCR are divided by
+        a factor of the batch, which is estimated within clusters of cells, so that batches may differ in their composition. A shift of
+        the batch, read from mutual nearest neighbours, is subtracted from the vectors of its cells. Each vector is averaged over the 10
+        nearest cells of every batch, with less weight for batches without like cells; differences between single cells of one type are
+        lost. Batches may have peak sets of their own, as in ``anndata.concat([a, b], join="outer", label="lab")``: which OCRs a batch
+        measured is read from the counts, and regions of overlapping OCRs tie batches together. With `basis`, batches are brought to its
+        cells. Cells without a batch are refused, and a column with one batch is like no `batch_key`.
     basis
         AnnData that was embedded before with the same model and the same `key_added`. Its components are used, and no new ones are
-        fitted, so that both data sets lie in the same space. If the OCRs are not the same, counts are first brought to those of `basis` by
-        overlap, as by `scfound_atac.pp.map_ocrs`, and no axes are written. EpiFoundation needs no basis, as all its embeddings lie in one
-        space.
+        fitted, so that both data sets lie in the same space. If the OCRs are not the same, counts are first brought to those of `basis`
+        by overlap, as by `scfound_atac.pp.map_ocrs`, and no axes are written. EpiFoundation needs no basis, as all its embeddings lie in
+        one space.
     n_fit_cells
         Maximum number of cells to which PCA and other steps that depend on several cells are fitted. They are chosen by `seed` and name.
     genome
@@ -184,8 +184,8 @@ def embed(
     ------
     ValueError
         If coordinates are missing, unreadable, repeated or not on GRCh38; values are negative, NaN or infinite, or look normalised while a
-        recipe is set; there are no cells, or one cell with PCA; `basis` belongs to another model, or no OCR overlaps its OCRs; a cell has no
-        batch, or the model no `batch_key`; or hardly any open OCR overlaps the vocabulary of the model. `adata` is unchanged then.
+        recipe is set; there are no cells, or one cell with PCA; `basis` belongs to another model, or no OCR overlaps its OCRs; a cell has
+        no batch, or the model no `batch_key`; or hardly any open OCR overlaps the vocabulary of the model. `adata` is unchanged then.
     KeyError
         If a layer, modality, model or basis does not exist.
 
@@ -329,7 +329,7 @@ def _read_basis(
     if keys.pcs not in reference.varm or keys.mean not in reference.varm or keys.uns not in reference.uns:
         msg = f"basis has no varm[{keys.pcs!r}]: run sfa.tl.embed(basis) first, with the same key_added and n_components not None."
         if "coverage" in reference.uns.get(keys.uns, {}):
-            msg = f"basis was itself embedded on the axes of another data set with other OCRs, and holds none (varm[{keys.pcs!r}]): use that one."
+            msg = f"basis has no varm[{keys.pcs!r}]: it was itself brought to a basis with other OCRs. Use that one."
         raise NotFoundError(msg)
     record = reference.uns[keys.uns]
     ours = {"weights_sha256": checkpoint.sha256, "pooling": request.pooling, "recipe": json.dumps(request.recipe)}
