@@ -21,8 +21,8 @@ the other's batch. With n_bq the number of pairs and d_bq their mean difference 
 
     sum_bq n_bq |s_b - s_q - d_bq|^2 / 2 + 20 sum_b |s_b|^2
 
-This is repeated with the shifted points. As all cells of a batch move alike, no cell type moves into another. (Harmony, or a step of its own
-for each cell, mixes batches a little better, but a type that only one batch has comes to lie among others then.)
+This is repeated with the shifted points. As all cells of a batch move alike, no cell type moves into another. (Harmony, or a step of its
+own for each cell, mixes batches a little better, but a type that only one batch has comes to lie among others then.)
 
 Then each vector is averaged over neighbours, which takes the noise of single cells away. With ``m_ib`` the mean of the 10 nearest cells of
 batch b to cell i, and ``l_ib`` the distance of the last of them, it becomes::
