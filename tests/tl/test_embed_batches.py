@@ -102,6 +102,10 @@ def test_a_new_batch_is_brought_to_the_basis(cells: AnnData) -> None:
         assert mixing[1] > mixing[0] - 0.02
         assert_equal(basis, before, exact=True)
     assert "batch_factors" in basis.uns["sfa"]
+    del basis.obsm["X_sfa"]
+    sfa.tl.embed(query, basis=basis)
+    with pytest.raises(KeyError, match=r"basis\.obsm\['X_sfa'\] is not the embedding"):
+        sfa.tl.embed(query, basis=basis, batch_key="new")
 
 
 def with_peaks_of_its_own(adata: AnnData, shift: int) -> AnnData:

@@ -231,6 +231,12 @@ def embed(
         )
         raise ValueError(msg)
     earlier = None if basis is None else _read_basis(basis, modality, keys, checkpoint, request)
+    if batch_key is not None and earlier is not None and earlier.vectors is None:
+        msg = (
+            f"basis.obsm[{keys.obsm!r}] is not the embedding that its axes belong to, and batches are brought to it. Run "
+            "sfa.tl.embed(basis) again, or leave out batch_key=."
+        )
+        raise NotFoundError(msg)
     cells = Cells.read(
         adata,
         layer=layer,
@@ -343,6 +349,8 @@ def _read_basis(
     vectors = reference.obsm.get(keys.obsm)
     if vectors is not None:
         vectors = np.asarray(vectors, dtype=np.float32)
+        if vectors.shape != (reference.n_obs, int(record["params"]["n_components"])):
+            vectors = None
     return Basis(ocrs, components, mean[:, 0], record, vectors)
 
 
