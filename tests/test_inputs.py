@@ -903,6 +903,7 @@ ARGUMENTS = {
         "pooling",
         "n_components",
         "n_fit_cells",
+        "batch_key",
         "batch_size",
         "precision",
         "seed",

@@ -295,10 +295,29 @@ def test_basis_must_fit(folder):
     with pytest.raises(KeyError, match="embed"):
         embedded(make_cells(), folder, basis=reference)
     embedded(reference, folder, n_components=10)
+    # vectors with a number per OCR need the same OCRs
+    options = {"pooling": "reconstruction"} if sfa.hub.load(folder).model_class == "RegionSet" else {}
+    other = make_cells()
+    embedded(other, folder, n_components=10, **options)
     with pytest.raises(ValueError, match="map_ocrs"):
-        embedded(make_cells()[:, 5:].copy(), folder, basis=reference)
+        embedded(make_cells()[:, 5:].copy(), folder, basis=other, n_components=None, **options)
     with pytest.raises(ValueError, match="pooling"):
         embedded(make_cells(), folder, basis=reference, pooling="reconstruction")
+
+
+def test_basis_takes_other_peaks(folder):
+    """Those that overlap; the result is that of mapping the counts first."""
+    reference = make_cells()
+    embedded(reference, folder, n_components=10)
+    query = make_cells(seed=3)
+    query.var = reference.var.copy()
+    query = query[:, 5:].copy()
+    expected = sfa.pp.map_ocrs(query, reference)
+    found = embedded(query, folder, basis=reference)
+    assert_same_up_to_rounding(found, embedded(expected, folder, basis=reference))
+    assert query.uns["sfa"]["coverage"]["fraction_open"] == 1
+    assert query.uns["sfa"]["coverage"]["fraction_basis"] < 1
+    assert not query.varm
 
 
 def test_basis_of_another_model_is_refused(folder):

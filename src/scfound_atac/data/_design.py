@@ -31,7 +31,8 @@ _MAX_PAIRS = 20_000
 
 _MEND = (
     "This is typical of samples with different sets of OCRs after an outer concatenation, and models then separate samples instead of cell "
-    "types. Map all samples to one set first, sample = sfa.pp.map_ocrs(sample, reference), and concatenate afterwards."
+    "types. Map all samples to one set first, sample = sfa.pp.map_ocrs(sample, reference), and concatenate afterwards; only sfa.tl.embed "
+    "with batch_key= the column of samples takes such cells as they are."
 )
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 from ._chromosomes import normalize_chromosomes
 
 
-def _plain(ocrs: pd.DataFrame) -> pd.DataFrame:
+def plain(ocrs: pd.DataFrame) -> pd.DataFrame:
+    """Nothing but the coordinates, with chromosomes in one spelling."""
     chrom = normalize_chromosomes(ocrs["chrom"])
     return pd.DataFrame({"chrom": chrom, "start": ocrs["start"].to_numpy(), "end": ocrs["end"].to_numpy()})
 
@@ -32,7 +33,7 @@ def overlaps(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     import bioframe
 
     pairs = bioframe.overlap(
-        _plain(a), _plain(b), how="inner", return_input=False, return_index=True, return_overlap=True
+        plain(a), plain(b), how="inner", return_input=False, return_index=True, return_overlap=True
     )
     first, second = pairs["index"].to_numpy(np.int64), pairs["index_"].to_numpy(np.int64)
     n_bases = (pairs["overlap_end"] - pairs["overlap_start"]).to_numpy(np.int64)

@@ -51,6 +51,8 @@ class Request:
     batch_size: BatchSize = "auto"
     seed: int = 0
     progress: bool = True
+    batches: NDArray[np.str_] | None = None
+    """Name of the batch of each cell, if the embedding is to be free of them."""
 
     def fit_rows(self, cells: Cells) -> NDArray[np.int64]:
         """Row numbers of the cells to which PCA and other steps that depend on several cells are fitted."""
@@ -69,12 +71,15 @@ class Basis:
         Axes (n, k), and the mean that is subtracted before projecting (n,).
     record
         The record of this embedding in ``uns``.
+    vectors
+        The embedding of those cells, (n_cells, k).
     """
 
     ocrs: pd.DataFrame
     components: NDArray[np.float32]
     mean: NDArray[np.float32]
     record: Mapping[str, Any]
+    vectors: NDArray[np.float32] | None = None
 
     def axes(self, ocrs: pd.DataFrame, order: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Components and mean of the OCRs `order` of `ocrs`, (len(order), k) and (len(order),).
@@ -167,6 +172,8 @@ class Kind(ABC):
     """Whether axes are fitted to the cells, so that those of another embedding can be used instead."""
     is_backbone: ClassVar[bool] = False
     """Whether heads can be trained on its cell vectors."""
+    batch_poolings: ClassVar[tuple[str, ...]] = ()
+    """Outputs that can be computed without the batches of cells."""
     has_openness: ClassVar[bool] = True
     """Whether the model gives a number for every OCR, so that cells can be imputed."""
     has_paper_head: ClassVar[bool] = False

@@ -12,16 +12,24 @@ The spectrum of the counts determines their weight. The smallest eigenvalue that
 Component j is shrunk by ``sqrt((l_j - l_min) / l_j)``, and the view as a whole gets the norm ``sqrt(r)``, with
 ``r = sum_j (l_j - l_min) / sum_j l_j`` the fraction of the spectrum above the floor. The embedding of sparse cells therefore rests more
 on what is known of their regions, and that of deep cells more on their own counts.
+
+With batches, both views read counts that are divided by the factors of `batches.py`. The factors need clusters and these an embedding, so
+that a fit is repeated: the first clusters are those of the uncorrected counts, with the mean of each batch subtracted. What remains of the
+batches is removed from the vectors of cells by a shift of each batch and a mean over neighbours of all batches.
+
+If batches have peak sets of their own, the spectral view is fitted to counts of the regions that they share (`peak_sets.py`), and the
+network reads all OCRs. Weights and axes of a region are those of each of its OCRs: as ``s`` is a direction, that is the same to a cell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from .batches import balanced_mean, batch_factors, centred, cluster, divide, without_shift
 from .pca import signs
 from .profiles import only
 from .spectral import spectral_fit, unit_rows
@@ -42,6 +50,8 @@ if TYPE_CHECKING:
 DEFAULT_MIX = 0.67
 # Relative error of the eigenvalues at which the solver stops: far below the noise of cells, and several times as fast as full precision.
 _TOLERANCE = 1e-4
+# Number of times that factors of batches are estimated, from clusters that are better each time.
+_BATCH_ROUNDS = 3
 # A view in which all cells are equal up to this root mean square per cell only contains rounding errors, and gets weight 0.
 _NO_SPREAD = 1e-6
 
@@ -60,12 +70,15 @@ class MixtureBasis:
         From both views side by side to the components, shape (k + d, n_components).
     shift
         Components of the mean cell, shape (n_components,).
+    factors
+        Factors of each batch by which counts are divided, shape (n_batches, L); None without batches.
     """
 
     idf: NDArray[np.float32]
     axes: NDArray[np.float32]
     rotation: NDArray[np.float32]
     shift: NDArray[np.float32]
+    factors: NDArray[np.float32] | None = None
 
     def views(self, counts: csr_matrix, reader: CellReader) -> NDArray[np.float32]:
         """Both views of cells side by side, (cells, k + d)."""
@@ -81,6 +94,9 @@ def embed_mixture(
     n_components: int,
     fit_rows: NDArray[np.int64],
     basis: MixtureBasis | None = None,
+    batches: NDArray[np.int64] | None = None,
+    tie: csr_matrix | None = None,
+    anchors: NDArray[np.float32] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> tuple[NDArray[np.float32], MixtureBasis, NDArray[np.float64] | None]:
@@ -102,6 +118,13 @@ def embed_mixture(
         Row numbers of the cells to which everything is fitted.
     basis
         Result of an earlier fit, to be used instead of fitting.
+    batches
+        Number of the batch of each cell, shape (n_cells,); None if there is nothing to correct. With a `basis`, batches from 0 on have
+        factors there, and those below 0 have none.
+    tie
+        1 for each OCR and the region that batches share, (n_ocrs, n_regions), for a fit to regions; None if all measured the same OCRs.
+    anchors
+        Vectors of the cells of the `basis`, (n, n_components), to which batches are moved.
     seed
         Random seed of the start vector of the iterative solver.
     progress
@@ -117,15 +140,61 @@ def embed_mixture(
         If all fitted cells are equal in both views.
     """
     variance_ratio = None
+    rows = np.sort(fit_rows)
+    moves = batches is not None and (basis is None or anchors is not None)
     if basis is None:
-        counts = only(cells.to_memory(np.sort(fit_rows)), kept)
-        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed)
+        counts = only(cells.to_memory(rows), kept)
+        basis, variance_ratio = _fit(counts, reader, mix, n_components, seed, tie)
+        if batches is not None:
+            n_batches = int(batches.max()) + 1
+            read = counts
+            for number in range(_BATCH_ROUNDS):
+                points = basis.views(read, reader) @ basis.rotation
+                clusters = cluster(points if number else centred(points, batches[rows]), seed)
+                factors = _factors(counts, clusters, batches[rows], n_batches, tie)
+                read = divide(counts, factors, batches[rows])
+                basis, variance_ratio = _fit(read, reader, mix, n_components, seed, tie)
+            basis = replace(basis, factors=factors)
     out = np.empty((len(cells), basis.rotation.shape[1]), dtype=np.float32)
     with tqdm(total=len(out), unit="cells", disable=not progress, desc="embedding") as bar:
         for index, chunk in cells.iter_rows():
-            out[index] = basis.views(only(chunk, kept), reader) @ basis.rotation - basis.shift
+            chunk_counts = only(chunk, kept)
+            if batches is not None and basis.factors is not None:
+                chunk_counts = divide(chunk_counts, basis.factors, batches[index])
+            out[index] = basis.views(chunk_counts, reader) @ basis.rotation - basis.shift
             bar.update(chunk.shape[0])
+    if moves and batches is not None:
+        out = _without_batches(out, rows, batches, anchors)
     return out, basis, variance_ratio
+
+
+def _factors(
+    counts: csr_matrix, clusters: NDArray[np.int64], batches: NDArray[np.int64], n_batches: int, tie: csr_matrix | None
+) -> NDArray[np.float32]:
+    """Factors of batches and OCRs, (n_batches, L); those of a region for its OCRs, and 1 for OCRs that are not shared."""
+    if tie is None:
+        return batch_factors(counts, clusters, batches, n_batches)
+    factors = np.ones((n_batches, counts.shape[1]), dtype=np.float32)
+    ocrs = np.flatnonzero(np.diff(tie.indptr))
+    if len(ocrs):
+        factors[:, ocrs] = batch_factors(counts @ tie, clusters, batches, n_batches)[:, tie.indices]
+    return factors
+
+
+def _without_batches(
+    points: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    batches: NDArray[np.int64],
+    anchors: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """Points without shifts, averaged; `rows` can be neighbours, and the `anchors` of a basis are a batch that stays where it is."""
+    if anchors is None:
+        return balanced_mean(without_shift(points, rows, batches), rows, batches)
+    n, fixed = len(anchors), int(batches.max()) + 1
+    points = np.concatenate([anchors, points])
+    batches = np.concatenate([np.full(n, fixed), batches])
+    fitted = np.concatenate([np.arange(n), n + rows])
+    return balanced_mean(without_shift(points, fitted, batches, fixed=fixed), fitted, batches)[n:]
 
 
 def _views(
@@ -137,14 +206,17 @@ def _views(
 
 
 def _fit(
-    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int
+    counts: csr_matrix, reader: CellReader, mix: float, n_components: int, seed: int, tie: csr_matrix | None
 ) -> tuple[MixtureBasis, NDArray[np.float64]]:
     # 1. Spectral axes, with two more than requested: the first reflects depth, and the last the noise.
-    fit = spectral_fit(counts, n_components + 2, seed, tolerance=_TOLERANCE)
+    fit = spectral_fit(counts if tie is None else counts @ tie, n_components + 2, seed, tolerance=_TOLERANCE)
     axes, fraction = _above_noise(fit)  # (L, k)
+    idf = fit.idf
+    if tie is not None:
+        idf, axes = tie @ idf, tie @ axes
 
     # 2. Both views of the fitted cells, centred.
-    views = _views(counts, fit.idf, axes, reader).astype(np.float64)  # (n, k + d)
+    views = _views(counts, idf, axes, reader).astype(np.float64)  # (n, k + d)
     mean, k = views.mean(axis=0), axes.shape[1]
     views -= mean
 
@@ -168,7 +240,7 @@ def _fit(
     # 5. Weights and rotation in one matrix; the largest entry of each component is positive.
     rotation = weight[:, None] * vectors  # (k + d, n_components)
     rotation *= signs(rotation)
-    basis = MixtureBasis(fit.idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
+    basis = MixtureBasis(idf, axes, rotation.astype(np.float32), (mean @ rotation).astype(np.float32))
     return basis, values / total
 
 

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from .._logging import logger
 from ..data import prepare_rows
 from .kind import Basis, Embedded, Kind, Openness, Request, is_known
 from .linear import embed_by_profiles
 from .mixture import DEFAULT_MIX, MixtureBasis, embed_mixture
 from .pca import PCA
+from .peak_sets import peak_sets, sums_of_batches
 from .reader import CellReader
-from .regions import check_known, idf_table, read_idf
+from .regions import check_known, factor_table, idf_table, read_factors, read_idf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +43,7 @@ class RegionSet(Kind):
     """A set encoder over the open regions of a cell (`scfound_atac.nn.RegionSetNet`)."""
 
     poolings = ("mixture", "reconstruction")
+    batch_poolings = ("mixture",)
     is_backbone = True
 
     def _pooling(self, pooling: str, n_components: int | None) -> str:
@@ -57,32 +62,58 @@ class RegionSet(Kind):
         if request.pooling == "reconstruction":
             return self._reconstruction(cells, request, basis, known, order)
         check_known(known, self.name, needed=False)
-        fitted = None
+        kept = is_known(order, cells.n_ocrs)
+        fitted, batches = None, _Batches()
+        if request.batches is not None:
+            batches = (
+                _fit_batches(cells, request.batches, kept) if basis is None else _known_batches(basis, request.batches)
+            )
         if basis is not None:
             components, _ = basis.axes(cells.ocrs, order)
             axes = np.zeros((cells.n_ocrs, components.shape[1]), dtype=np.float32)
             axes[order] = components
             fitted = MixtureBasis(
-                read_idf(basis.record, cells.ocrs), axes, basis.record["rotation"], basis.record["shift"]
+                read_idf(basis.record, cells.ocrs),
+                axes,
+                basis.record["rotation"],
+                basis.record["shift"],
+                read_factors(basis.record, cells.ocrs) if batches.table is not None else None,
             )
         vectors, fitted, variance_ratio = embed_mixture(
             cells,
             NetworkVectors(self.checkpoint, known),
             mix=DEFAULT_MIX if self.checkpoint.mix is None else self.checkpoint.mix,
-            kept=is_known(order, cells.n_ocrs),
+            kept=kept,
             n_components=request.n_components,  # type: ignore[arg-type]
             fit_rows=request.fit_rows(cells),
             basis=fitted,
+            batches=batches.numbers,
+            tie=batches.tie,
+            anchors=None if basis is None else basis.vectors,
             seed=request.seed,
             progress=request.progress,
         )
+        tables: dict[str, Any] = {
+            "idf": idf_table(fitted.idf, cells.ocrs),
+            "rotation": fitted.rotation,
+            "shift": fitted.shift,
+        }
+        if fitted.factors is not None and batches.table is not None:
+            tables |= {"batches": batches.table, "batch_factors": factor_table(fitted.factors, cells.ocrs)}
+        params: dict[str, Any] = {
+            "device": "cpu",
+            "precision": "fp32",
+            "fraction_known": float(known.found[order].mean()),
+        }
+        if batches.tie is not None:
+            params["n_shared_regions"] = batches.n_regions
         return Embedded(
             vectors,
             order,
             PCA(np.zeros(len(order), dtype=np.float32), fitted.axes[order]),
             variance_ratio,
-            params={"device": "cpu", "precision": "fp32", "fraction_known": float(known.found[order].mean())},
-            tables={"idf": idf_table(fitted.idf, cells.ocrs), "rotation": fitted.rotation, "shift": fitted.shift},
+            params=params,
+            tables=tables,
         )
 
     def _reconstruction(
@@ -119,6 +150,58 @@ class RegionSet(Kind):
     def finetune_defaults(self, n_cells: int) -> dict[str, Any]:
         """A higher learning rate, as the network is small, and batches whose size grows with the number of cells."""
         return {"lr": 1e-3, "batch_size": min(max(n_cells // 20, 16), 256)}
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of cells as `embed_mixture` takes them, and the table of batches that is stored."""
+
+    numbers: NDArray[np.int64] | None = None
+    table: pd.DataFrame | None = None
+    tie: csr_matrix | None = None
+    n_regions: int = 0
+
+
+def _fit_batches(cells: Cells, batches: NDArray[np.str_], kept: NDArray[np.bool_]) -> _Batches:
+    """Number the batches, and find out which OCRs each measured."""
+    names, numbers = np.unique(batches, return_inverse=True)
+    found = peak_sets(cells.ocrs, sums_of_batches(cells, numbers, len(names), kept))
+    table = pd.DataFrame(
+        {
+            "n_cells": np.bincount(numbers),
+            "n_ocrs_measured": found.n_measured,
+            "fraction_shared": found.fraction_shared,
+        },
+        index=pd.Index(names.astype(object)),
+    )
+    if found.tie is not None:
+        lowest = table["fraction_shared"].min()
+        of = (
+            f"the {len(names)} batches have peaks of their own ({table['n_ocrs_measured'].min()} to {table['n_ocrs_measured'].max()} of "
+            f"{cells.n_ocrs} OCRs)"
+        )
+        if found.n_regions:
+            logger.info(
+                "%s: their counts are compared in %d shared regions, which hold %.0f %% of the counts or more in each batch",
+                of,
+                found.n_regions,
+                100 * lowest,
+            )
+        else:
+            logger.warning(
+                "%s, of which too few overlap to compare counts: cells are compared only by what is known of their regions",
+                of,
+            )
+    return _Batches(numbers, table, found.tie, found.n_regions)
+
+
+def _known_batches(basis: Basis, batches: NDArray[np.str_]) -> _Batches:
+    """Number the batches of a query: those of the basis as there, new ones from -1 down."""
+    names, numbers = np.unique(batches, return_inverse=True)
+    table = basis.record.get("batches")
+    place = np.full(len(names), -1) if table is None else table.index.astype(str).get_indexer(names)
+    place[place < 0] = -1 - np.arange((place < 0).sum())
+    return _Batches(place[numbers], table)
 
 
 class NetworkVectors:

@@ -43,3 +43,14 @@ def idf_table(idf: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
 def read_idf(record: Mapping[str, Any], ocrs: pd.DataFrame) -> NDArray[np.float32]:
     """Weights of `ocrs` from a table of `idf_table`; 0 for OCRs that are not in it."""
     return record["idf"]["idf"].reindex(ocr_names(ocrs)).fillna(0).to_numpy(dtype=np.float32)
+
+
+def factor_table(factors: NDArray[np.float32], ocrs: pd.DataFrame) -> pd.DataFrame:
+    """Factors of batches (n_batches, n_ocrs) with the names of OCRs; batches are numbered, as their names may not be usable in files."""
+    return pd.DataFrame(factors.T, index=ocr_names(ocrs), columns=[str(i) for i in range(len(factors))])
+
+
+def read_factors(record: Mapping[str, Any], ocrs: pd.DataFrame) -> NDArray[np.float32]:
+    """Factors of `ocrs` from a table of `factor_table`, (n_batches, n_ocrs); 1 for OCRs that are not in it."""
+    table = record["batch_factors"].reindex(ocr_names(ocrs)).fillna(1)
+    return np.ascontiguousarray(table.to_numpy(dtype=np.float32).T)

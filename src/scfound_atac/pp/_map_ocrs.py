@@ -18,6 +18,7 @@ from .._docs import shared_docs
 from .._logging import logger
 from ..data import Cells
 from ..data.cells import read_columns
+from ..data.onto import transfer_matrix
 from ..genome import best_overlaps, ocr_names
 from ..genome.bed import read_bed_ocrs
 from ..genome.build import declared_genome
@@ -186,9 +187,7 @@ def map_ocrs(
     kept, ambiguous = np.zeros((2, len(source)), dtype=bool)
     kept[best["a"]] = True
     ambiguous[best["a"]] = best["n_targets"] > 1
-    transfer = sparse.csr_matrix(
-        (np.ones(len(best), np.float32), (best["a"], best["b"])), shape=(len(source), len(var)), dtype=np.float32
-    )
+    transfer = transfer_matrix(best, len(source), len(var))
 
     fates = np.column_stack([kept, ~kept, ambiguous]).astype(np.float64)
     chunks, counts, n_open = [], [], []
