@@ -11,6 +11,11 @@ import scfound_atac
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
+# What a notebook needs beside the package, and the extra that brings it.
+OPTIONAL = {
+    "multiome": {"muon": "multiome"},
+    "many_samples": {"scib_metrics": "integration", "harmonypy": "integration"},
+}
 BUNDLED = Path(scfound_atac.__file__).parent / "hub" / "bundled" / "chromfound-bmmc"
 
 
@@ -31,8 +36,8 @@ def test_notebook_is_stored_without_outputs(path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")
-    if path.stem == "multiome":
-        pytest.importorskip("muon", reason="muon is an optional package: pip install 'scfound-atac[multiome]'")
+    for package, extra in OPTIONAL.get(path.stem, {}).items():
+        pytest.importorskip(package, reason=f"{package} is optional: pip install 'scfound-atac[{extra}]'")
     # the kernel must find the package that is under test, installed or not
     monkeypatch.setenv("PYTHONPATH", str(Path(scfound_atac.__file__).parents[1]))
     monkeypatch.setenv("MPLBACKEND", "Agg")
