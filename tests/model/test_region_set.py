@@ -375,6 +375,20 @@ def test_what_cannot_be_set_up() -> None:
         RegionSet(adata, backbone=sfa.nn.RegionSetConfig()).train(1)
 
 
+@pytest.mark.gpu
+def test_trained_on_a_gpu(tmp_path: Path) -> None:
+    model = make()
+    model.train(2, batch_size=64, accelerator="gpu", devices=1)
+    assert model.device.type == "cuda"
+    z = model.get_latent_representation()
+    model.save(tmp_path / "model")
+    loaded = RegionSet.load(tmp_path / "model", make_cells(), "cpu")
+    np.testing.assert_allclose(loaded.get_latent_representation(), z, atol=1e-2)
+    query = RegionSet.load_query_data(make_cells(50, seed=1, batches="BC"), model, accelerator="gpu")
+    query.train(1, batch_size=64, accelerator="gpu", devices=1)
+    assert np.isfinite(query.get_normalized_accessibility(return_numpy=True)).all()
+
+
 @pytest.mark.slow
 def test_adapted_to_real_cells_neighbours_are_more_often_of_the_same_type() -> None:
     from sklearn.model_selection import cross_val_score
