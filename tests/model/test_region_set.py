@@ -203,6 +203,25 @@ def test_the_seed_decides() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_sparse_batches_and_other_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the form of batches nor the size of blocks changes what is learned."""
+    direct, sparse_batches, small_blocks = make(), make(), make()
+    direct.train(2, **FAST)
+    sparse_batches.train(2, **FAST, datasplitter_kwargs={"load_sparse_tensor": True})
+    monkeypatch.setattr("scfound_atac.train.region_set._ENTRIES_PER_BLOCK", 1)
+    small_blocks.train(2, **FAST)
+    z = direct.get_latent_representation()
+    for model in (sparse_batches, small_blocks):
+        np.testing.assert_allclose(model.get_latent_representation(), z, atol=1e-3)
+    with pytest.raises(TypeError, match="plan_kwargs has no option 'optimizer'"):
+        direct.train(1, plan_kwargs={"optimizer": "SGD"})
+    warmed = make()
+    warmed.train(2, **FAST, n_epochs_kl_warmup=4)
+    assert (
+        warmed.history["train_loss"].iloc[0, 0] < direct.history["train_loss"].iloc[0, 0]
+    )  # the prior does not count yet
+
+
 class _Fall(Callback):
     def on_train_epoch_start(self, trainer: Any, plan: Any) -> None:
         if trainer.current_epoch == 2:
