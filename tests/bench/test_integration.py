@@ -129,6 +129,21 @@ def with_genes(cells: AnnData) -> mudata.MuData:
 
 
 @pytest.mark.slow  # scvi-tools is imported, and three models trained
+def test_models_are_given_the_batches(cells: AnnData, fake_packages: SimpleNamespace, monkeypatch) -> None:
+    given = {}
+
+    def embed(adata: AnnData, *, batch_key: str | None = None, **options) -> None:
+        adata.obsm[options["key_added"]] = np.ones((adata.n_obs, 2)) * (1 if batch_key is None else 2)
+        given[batch_key] = None if batch_key is None else list(adata.obs[batch_key][:8])
+
+    monkeypatch.setattr(sfa.tl, "embed", embed)
+    table = sfa.bench.integration(cells, "cell_type", "batch", methods=["default", "default+batch_key"])
+    assert list(table["method"]) == ["default", "default+batch_key"]
+    assert given == {None: None, "batch": list(cells.obs["batch"][:8])}
+    with pytest.raises(ValueError, match="Only models take batches, and 'lsi' is none"):
+        sfa.bench.integration(cells, "cell_type", "batch", methods=["lsi+batch_key"])
+
+
 def test_models_of_scvi_tools(cells: AnnData, fake_packages: SimpleNamespace) -> None:
     import scvi
     import torch

@@ -203,6 +203,25 @@ def test_the_seed_decides() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_sparse_batches_and_other_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the form of batches nor the size of blocks changes what is learned."""
+    direct, sparse_batches, small_blocks = make(), make(), make()
+    direct.train(2, **FAST)
+    sparse_batches.train(2, **FAST, datasplitter_kwargs={"load_sparse_tensor": True})
+    monkeypatch.setattr("scfound_atac.train.region_set._ENTRIES_PER_BLOCK", 1)
+    small_blocks.train(2, **FAST)
+    z = direct.get_latent_representation()
+    for model in (sparse_batches, small_blocks):
+        np.testing.assert_allclose(model.get_latent_representation(), z, atol=1e-3)
+    with pytest.raises(TypeError, match="plan_kwargs has no option 'optimizer'"):
+        direct.train(1, plan_kwargs={"optimizer": "SGD"})
+    warmed = make()
+    warmed.train(2, **FAST, n_epochs_kl_warmup=4)
+    assert (
+        warmed.history["train_loss"].iloc[0, 0] < direct.history["train_loss"].iloc[0, 0]
+    )  # the prior does not count yet
+
+
 class _Fall(Callback):
     def on_train_epoch_start(self, trainer: Any, plan: Any) -> None:
         if trainer.current_epoch == 2:
@@ -373,6 +392,20 @@ def test_what_cannot_be_set_up() -> None:
         RegionSet(adata, backbone="chromfound-bmmc")
     with pytest.raises(ValueError, match="neither weights nor"):
         RegionSet(adata, backbone=sfa.nn.RegionSetConfig()).train(1)
+
+
+@pytest.mark.gpu
+def test_trained_on_a_gpu(tmp_path: Path) -> None:
+    model = make()
+    model.train(2, batch_size=64, accelerator="gpu", devices=1)
+    assert model.device.type == "cuda"
+    z = model.get_latent_representation()
+    model.save(tmp_path / "model")
+    loaded = RegionSet.load(tmp_path / "model", make_cells(), "cpu")
+    np.testing.assert_allclose(loaded.get_latent_representation(), z, atol=1e-2)
+    query = RegionSet.load_query_data(make_cells(50, seed=1, batches="BC"), model, accelerator="gpu")
+    query.train(1, batch_size=64, accelerator="gpu", devices=1)
+    assert np.isfinite(query.get_normalized_accessibility(return_numpy=True)).all()
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scfound_atac.model import ChromFound, EpiFoundation
+from scfound_atac.model import ChromFound, EpiFoundation, RegionSet
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "stacks"
 STACKS = sorted(path.name for path in SAVED.iterdir() if path.is_dir())
-CLASSES = {"chromfound": ChromFound, "epifoundation": EpiFoundation}
+CLASSES = {"chromfound": ChromFound, "epifoundation": EpiFoundation, "region_set": RegionSet}
 TRAIN = {"batch_size": 10, "accelerator": "cpu", "devices": 1}
 
 

@@ -43,6 +43,8 @@ BATCH = ("bras", "ilisi_knn", "kbet_per_label", "graph_connectivity", "pcr_compa
 """Scores of batches, by the names of scib-metrics."""
 HARMONY = "+harmony"
 """Ending of the names of methods whose embedding is corrected by Harmony."""
+BATCH_AWARE = "+batch_key"
+"""Ending of the names of models that embed the cells with their batches."""
 
 _BIO_WEIGHT = 0.6  # of scib (Luecken et al. 2022, Nature Methods 19:41); the scores of batches have the rest
 # Numbers of neighbours that `scib_metrics.benchmark.Benchmarker` takes, each cell being one of its own.
@@ -62,6 +64,7 @@ def integration(
         "spectral+harmony",
         "default",
         "default+harmony",
+        "default+batch_key",
     ),
     before: str | None = None,
     n_cells: int | None = None,
@@ -93,9 +96,9 @@ def integration(
         ``"poissonvi"`` and, for a MuData with expression, ``"multivi"``: these models of scvi-tools are trained on the chosen cells with
         `batch_key` as their batch, otherwise by their defaults (their number of dimensions too), on the OCRs that are open in 5 % of the
         cells and the genes that are expressed in 1 %, as in their tutorials. With ``"+harmony"`` behind a name, Harmony corrects the
-        embedding (package harmonypy). A mapping gives names to these, to loaded checkpoints, or to functions of an AnnData that return
-        an array of shape (n_cells, n_components). The AnnData holds the counts of the chosen cells, and their batches in
-        ``obs[batch_key]``.
+        embedding (package harmonypy); with ``"+batch_key"`` behind that of a model, `scfound_atac.tl.embed` gets the batches. A mapping
+        gives names to these, to loaded checkpoints, or to functions of an AnnData that return an array of shape (n_cells, n_components).
+        The AnnData holds the counts of the chosen cells, and their batches in ``obs[batch_key]``.
     before
         Key of ``obsm`` or method, such as ``"lsi"``, with which ``pcr_comparison`` compares: by how much an embedding has less variance
         between batches. If None, there is no such score, because methods that start from the counts have no state before integration.
@@ -128,7 +131,9 @@ def integration(
         ``0.6 * bio + 0.4 * batch``.
     ``silhouette_batch``, ``avg_bio``, ``avg_batch``
         The averages of ChromFound (arXiv 2505.12638, table 2): ``avg_bio`` is the mean of the two scores of k-means and
-        ``silhouette_label``, ``avg_batch`` that of ``graph_connectivity`` and ``silhouette_batch``.
+        ``silhouette_label``, ``avg_batch`` that of ``graph_connectivity`` and ``silhouette_batch``. The table of EpiFoundation (bioRxiv
+        2025.02.05.636688) has ``isolated_labels``, ``nmi_ari_cluster_labels_kmeans_nmi``, ``silhouette_label``, ``clisi_knn``,
+        ``silhouette_batch`` and ``graph_connectivity``.
     ``seconds``
         Time for the embedding, or only for Harmony if the embedding was already computed for another row.
 
@@ -166,7 +171,7 @@ def integration(
     trained = _scvi_methods(cells, rows, batch_key, max_epochs, seed, rna_modality, rna_layer)
 
     def plan(methods: Any) -> dict[str, _Planned]:
-        return _plan(methods, stored, trained, rows, n_components, seed)
+        return _plan(methods, stored, trained, rows, n_components, seed, batch_key)
 
     plans = plan(methods)
     first = [] if before is None else list(plan([before]).values())
@@ -297,6 +302,7 @@ def _plan(
     rows: NDArray[np.int64],
     n_components: int,
     seed: int,
+    batch_key: str,
 ) -> dict[str, _Planned]:
     """Methods by name: keys of `stored`, names in `trained`, and others. What cannot be found fails here, before anything is computed."""
     if isinstance(methods, str):
@@ -318,6 +324,9 @@ def _plan(
                 bases[base] = Method(partial(_stored, np.asarray(stored[wanted])[rows]))
             elif isinstance(wanted, str) and wanted in trained:
                 bases[base] = trained[wanted]()
+            elif isinstance(wanted, str) and wanted.endswith(BATCH_AWARE):
+                model = wanted.removesuffix(BATCH_AWARE)
+                (bases[base],) = find_methods({base: model}, n_components, seed, batch_key=batch_key).values()
             else:
                 (bases[base],) = find_methods({base: wanted}, n_components, seed).values()
         found[str(name)] = _Planned(bases[base], base, corrected)

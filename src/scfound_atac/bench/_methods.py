@@ -29,18 +29,33 @@ class Method(NamedTuple):
     weights: str = ""
 
 
-def find_methods(methods: Iterable[Any] | Mapping[str, Any], n_components: int, seed: int) -> dict[str, Method]:
-    """Methods of `scfound_atac.bench.compare` by name. Models are loaded here, so that a wrong name fails before anything is computed."""
+def find_methods(
+    methods: Iterable[Any] | Mapping[str, Any], n_components: int, seed: int, *, batch_key: str | None = None
+) -> dict[str, Method]:
+    """Methods of `scfound_atac.bench.compare` by name. Models are loaded here, so that a wrong name fails before anything is computed.
+
+    With a `batch_key`, models embed the cells with this column of ``obs`` as their batches.
+
+    Raises
+    ------
+    TypeError
+        If `methods` are neither names nor a mapping.
+    ValueError
+        If there is a `batch_key`, and a method is no model.
+    """
     if isinstance(methods, str | Path) or (callable(methods) and not isinstance(methods, Iterable)):
         methods = [methods]
     if not isinstance(methods, Iterable):
         msg = f"methods= takes names of methods, or a mapping of names to models or functions; got {type(methods).__name__}."
         raise TypeError(msg)
     named = methods if isinstance(methods, Mapping) else {str(method): method for method in methods}
-    return {str(name): _method(method, n_components, seed) for name, method in named.items()}
+    return {str(name): _method(method, n_components, seed, batch_key) for name, method in named.items()}
 
 
-def _method(method: Any, n_components: int, seed: int) -> Method:
+def _method(method: Any, n_components: int, seed: int, batch_key: str | None) -> Method:
+    if batch_key is not None and (callable(method) or method in _LINEAR):
+        msg = f"Only models take batches, and {method!r} is none: use 'default+batch_key', or Harmony ('{method}+harmony')."
+        raise ValueError(msg)
     if callable(method):
         return Method(method)
     if isinstance(method, str) and method in _LINEAR:
@@ -48,7 +63,9 @@ def _method(method: Any, n_components: int, seed: int) -> Method:
     from ..tl import embed
 
     model = _random_weights(seed) if method == "random" else _checkpoint(method)
-    return Method(partial(_written, embed, model=model, n_components=n_components, seed=seed), model.sha256[:12])
+    options = {} if batch_key is None else {"batch_key": batch_key}
+    function = partial(_written, embed, model=model, n_components=n_components, seed=seed, **options)
+    return Method(function, model.sha256[:12])
 
 
 def _checkpoint(model: str | Path | Checkpoint) -> Checkpoint:

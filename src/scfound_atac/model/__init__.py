@@ -1,9 +1,9 @@
-"""Models to train: four classes, and pretraining on a corpus.
+"""Models to train: five classes, and pretraining on a corpus.
 
-The classes are used in two ways. `ChromFound` and `EpiFoundation` are models of scvi-tools: ``setup_anndata(adata)``,
+The classes are used in two ways. `RegionSet`, `ChromFound` and `EpiFoundation` are models of scvi-tools: ``setup_anndata(adata)``,
 ``model = ChromFound(adata)``, ``model.train()``, ``get_latent_representation()``, ``save``, ``load``, ``load_query_data``. `EpiFoundation`
 is bound to a MuData (``setup_mudata``). Its batches are sets of peaks and of genes, so it is trained by the loop of `pretrain`, and not by
-the trainer of Lightning.
+the trainer of Lightning. `RegionSet` is derived from PEAKVI and has nearly all of it; it is bound to its OCRs, while the others read any.
 
 `CellAnnotator` and `RNAPredictor` keep fit-and-predict, as whoever comes from scikit-learn expects it. They are not bound to data and need
 no ``setup_anndata``: they learn from one object and are applied to another, ``model = CellAnnotator(backbone)``,

@@ -187,7 +187,7 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
     >>> model = sfa.model.RegionSet(adata)
     >>> model.train()
     >>> adata.obsm["X_sfa"] = model.get_latent_representation()
-    >>> model.differential_accessibility(groupby="cell_type", group1="B", group2="T")
+    >>> model.differential_accessibility(groupby="donor", group1="donor1", group2="donor2")
     """
 
     _module_cls = RegionSetModule

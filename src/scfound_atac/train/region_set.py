@@ -48,7 +48,7 @@ EFFECT_PRECISION = (
 N_WARMUP_STEPS = 100
 _RIDGE = 10.0  # of the first vectors of OCRs, in counts
 _PSEUDOCOUNT = 0.5  # of the mean of an OCR
-_CELLS_PER_BLOCK = 1_024
+_ENTRIES_PER_BLOCK = 2**24  # number of cells times OCRs that are held as a dense table; bounds memory
 _PRIME = 7919  # keeps the seeds of neighbouring epochs and runs apart
 
 
@@ -194,7 +194,7 @@ def start_from_default(
         n_open, gradient = np.zeros(cells.n_vars), np.zeros((config.n_latent, cells.n_vars))
         covariance, weighted = np.zeros((config.n_latent, config.n_latent)), np.zeros(config.n_latent)
         depths = []
-        for _, chunk in cells.iter_rows(chunk_size=_CELLS_PER_BLOCK):
+        for _, chunk in cells.iter_rows(chunk_size=_block_size(cells)):
             is_open = cells.widen(csr_matrix((np.ones_like(chunk.data), chunk.indices, chunk.indptr), chunk.shape))
             z = net.encode(torch.from_numpy(is_open.toarray().astype(np.float32)))[0].numpy().astype(np.float64)
             depth = np.asarray(is_open.sum(axis=1), dtype=np.float64).ravel()
@@ -217,6 +217,10 @@ def start_from_default(
         start_effects(net, cells, batch, 0)
 
 
+def _block_size(cells: Cells) -> int:
+    return int(np.clip(_ENTRIES_PER_BLOCK // cells.n_vars, 16, 1024))
+
+
 @torch.no_grad()
 def start_effects(net: RegionSetVAE, cells: Cells, batch: NDArray[np.int64], n_known: int) -> None:
     """Estimate effects of the batches from number `n_known` on, from cells that the network has not been trained on.
@@ -237,7 +241,7 @@ def start_effects(net: RegionSetVAE, cells: Cells, batch: NDArray[np.int64], n_k
     """
     shape = (net.config.n_batch - n_known, cells.n_vars)
     observed, expected = np.zeros(shape), np.zeros(shape)
-    for rows, chunk in cells.iter_rows(chunk_size=_CELLS_PER_BLOCK):
+    for rows, chunk in cells.iter_rows(chunk_size=_block_size(cells)):
         values = cells.widen(csr_matrix((np.ones_like(chunk.data), chunk.indices, chunk.indptr), chunk.shape)).toarray()
         is_open = torch.from_numpy(values.astype(np.float32))
         rate = torch.softmax(net.mean + net.score(net.encode(is_open)[0]), dim=1)
