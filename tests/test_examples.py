@@ -67,6 +67,7 @@ SLOW = {
     *FEW_CELLS,
     *("README.md:6", "index.md:6", "usage.md:24", "usage.md:69"),  # UMAP is compiled
     "usage.md:38",
+    "usage.md:309",  # a network is trained
     *("usage.md:195", "usage.md:214"),  # neighbours are compiled
     "tl.embed_joint",
     "pl.embedding_comparison",
