@@ -50,7 +50,7 @@ format: $(STAMP)  ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 docs: $(DOCSTAMP)  ## build the documentation into docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 wheel:  ## build the wheel into dist/
 	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
