@@ -69,6 +69,7 @@ SLOW = {
     "usage.md:38",
     "usage.md:309",  # a network is trained
     *("usage.md:195", "usage.md:214"),  # neighbours are compiled
+    "benchmark.md:25",
     "tl.embed_joint",
     "pl.embedding_comparison",
 }

@@ -542,9 +542,16 @@ def applies(row: str, name: str) -> bool:
     return column.places or not changes_places
 
 
-@pytest.mark.parametrize(
-    ("row", "name"), [(row, name) for row in SAME for name in COLUMNS if applies(row, name)], ids=lambda x: x
-)
+LONG = ("annotate alone", "compare")  # columns that take a second each
+CLEAN = [
+    pytest.param(row, name, marks=pytest.mark.slow if name in LONG else ())
+    for row in SAME
+    for name in COLUMNS
+    if applies(row, name)
+]
+
+
+@pytest.mark.parametrize(("row", "name"), CLEAN, ids=lambda x: x)
 def test_result_is_that_of_clean_cells(row, name, cells, world, expected, tmp_path) -> None:
     column = COLUMNS[name]
     if row.startswith("backed"):

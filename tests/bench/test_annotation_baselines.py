@@ -147,6 +147,7 @@ def test_annotation_that_cannot_be_done(pair: tuple[MuData, MuData]) -> None:
         baselines(reference, pair[1], "cell_type")
 
 
+@pytest.mark.slow
 def test_bone_marrow(data_dir: Path) -> None:
     """A part of the cells, from one donor to the other: types are told, and better than by the commonest of them."""
     cells = ad.read_h5ad(data_dir / "bone_marrow_atac.h5ad")

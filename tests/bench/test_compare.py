@@ -37,6 +37,7 @@ def compare(adata, methods=("lsi", "spectral"), **options) -> pd.DataFrame:
     return sfa.bench.compare(adata, "cell_type", methods=methods, **options)
 
 
+@pytest.mark.slow
 def test_table(cells: AnnData) -> None:
     before = cells.copy()
     table = compare(cells)

@@ -382,6 +382,7 @@ def test_network_that_knows_regions(tmp_path: Path) -> None:
         ChromFound(adata, config={**TINY, "n_factors": 7})
 
 
+@pytest.mark.slow
 def test_training_with_other_objectives(adata: AnnData) -> None:
     """The validation loss falls: which OCRs the hidden reads of a cell fall into can be told from its kind."""
     model = ChromFound(adata, config=TINY)

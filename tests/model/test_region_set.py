@@ -89,6 +89,7 @@ def test_training_starts_from_the_default_embedding() -> None:
     assert not np.allclose(model.get_latent_representation(), start, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_training_explains_cells_that_it_has_not_seen() -> None:
     model = make(make_cells(400))
     model.train(15, **FAST)
@@ -97,6 +98,7 @@ def test_training_explains_cells_that_it_has_not_seen() -> None:
     assert {"elbo_validation", "kl_local_train", "train_loss"} <= set(model.history)
 
 
+@pytest.mark.slow
 def test_an_effect_of_the_batch_is_learned_by_the_decoder() -> None:
     """It is found again at the OCRs that have it, and not in the latent vectors."""
     adata = make_cells(600, shift=4.0)

@@ -91,6 +91,7 @@ def test_empty_cells_are_unknown(mixture) -> None:
     )
 
 
+@pytest.mark.slow
 def test_order_of_cells_and_ocrs_does_not_matter(mixture) -> None:
     cells, turned = mixture[::3].copy(), mixture[::3][::-1, ::-1].copy()
     sfa.tl.annotate(cells, n_neighbors=0)
@@ -125,6 +126,7 @@ def test_evidence_per_group(mixture) -> None:
     assert first["genes"].str.len().all()
 
 
+@pytest.mark.slow
 def test_terms_of_cellxgene_stay_and_those_of_an_earlier_call_go(mixture) -> None:
     cells = mixture[::4].copy()
     cells.obs["cell_type_ontology_term_id"] = "CL:0000000"  # a column that files of CELLxGENE have
@@ -175,6 +177,7 @@ def test_ocrs_without_any_known_type(mixture) -> None:
         sfa.tl.annotate(cells, genome="GRCh38")
 
 
+@pytest.mark.slow
 def test_lineages_of_a_real_donor(data_dir) -> None:
     # Donor D5T1 was never trained on; benchmarks/annotate_without_reference.py has the scores, of which these leave some room.
     marrow = ad.read_h5ad(data_dir / "bone_marrow_atac.h5ad")

@@ -34,6 +34,7 @@ def test_the_planted_link_is_first(seed: int, multiome: Callable[..., md.MuData]
     assert links["probability"].isna().all()
 
 
+@pytest.mark.slow
 def test_without_a_link_there_is_none(multiome: Callable[..., md.MuData]) -> None:
     found = []
     for seed in range(20):

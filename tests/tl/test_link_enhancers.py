@@ -341,6 +341,7 @@ def test_get_links_says_what_is_missing(cells: ad.AnnData) -> None:
     assert cells.uns["sfa_links"]["score"].max() < 100
 
 
+@pytest.mark.slow
 def test_peaks_bins_and_tiles_of_the_same_cells_have_nearly_the_same_links() -> None:
     """The strongest bin of a tile or peak has the score of the tile or peak, as far as their order tells."""
     rng = np.random.default_rng(0)

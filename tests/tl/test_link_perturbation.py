@@ -85,6 +85,7 @@ def test_scores_are_changes(mdata: md.MuData) -> None:
     np.testing.assert_allclose(scores.loc[changes.index], changes, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_expression_and_from_a_folder(mdata: md.MuData, predictor, tmp_path) -> None:
     data, atac = mdata.copy(), mdata["atac"].copy()
     expected = link(data, predictor, groupby="cell_type")

@@ -150,6 +150,7 @@ def test_training_lowers_the_loss(corpus_folder: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["chromfound", "region-set"])
 def test_networks_that_know_regions(corpus_folder: Path, tmp_path: Path, kind: str) -> None:
     """The table that a run was given goes with its weights."""

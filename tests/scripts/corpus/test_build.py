@@ -213,6 +213,7 @@ def test_evaluation_study(small_dir: Path) -> None:
         evaluation_study(small_dir, ["hepg2"])
 
 
+@pytest.mark.slow
 def test_command_line(small_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--n-studies", "1", "--cells-per-study", "20", "--no-blood", "--hold-out", "Mcf7", "--hold-out", "Hff"]
