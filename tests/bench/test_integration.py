@@ -128,12 +128,11 @@ def with_genes(cells: AnnData) -> mudata.MuData:
     return mudata.MuData({"atac": cells, "rna": rna[rng.permutation(len(names))].copy()})
 
 
-@pytest.mark.slow  # scvi-tools is imported, and three models trained
 def test_models_are_given_the_batches(cells: AnnData, fake_packages: SimpleNamespace, monkeypatch) -> None:
     given = {}
 
     def embed(adata: AnnData, *, batch_key: str | None = None, **options) -> None:
-        adata.obsm[options["key_added"]] = np.ones((adata.n_obs, 2)) * (1 if batch_key is None else 2)
+        adata.obsm[options["key_added"]] = np.arange(adata.n_obs)[:, None] * [1.0, 2.0]
         given[batch_key] = None if batch_key is None else list(adata.obs[batch_key][:8])
 
     monkeypatch.setattr(sfa.tl, "embed", embed)
@@ -144,6 +143,7 @@ def test_models_are_given_the_batches(cells: AnnData, fake_packages: SimpleNames
         sfa.bench.integration(cells, "cell_type", "batch", methods=["lsi+batch_key"])
 
 
+@pytest.mark.slow  # scvi-tools is imported, and three models trained
 def test_models_of_scvi_tools(cells: AnnData, fake_packages: SimpleNamespace) -> None:
     import scvi
     import torch
