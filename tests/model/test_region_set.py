@@ -151,7 +151,7 @@ def test_rows_of_latent_vectors() -> None:
     assert model.get_latent_representation(other).shape == (30, 6)
     with pytest.raises(ValueError, match="has not learned"):
         model.get_normalized_accessibility(other)
-    with pytest.raises(NotImplementedError, match="get_normalized_accessibility"):
+    with pytest.raises(TypeError, match="get_normalized_accessibility"):
         model.get_normalized_expression()
 
 
@@ -262,6 +262,10 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     other = make_cells(30, seed=1)
     np.testing.assert_allclose(bare.get_latent_representation(other), model.get_latent_representation(other), atol=1e-5)
     assert RegionSet.load(tmp_path / "bare", other, prefix="x_").registry["setup_args"]["batch_key"] == "batch"
+    strange = make_cells(30, seed=3, batches="XY")
+    RegionSet.setup_anndata(strange, batch_key="batch")
+    with pytest.raises(ValueError, match="set up with other values of batch"):
+        RegionSet.load(tmp_path / "model", strange)
     with pytest.raises(FileExistsError, match="exists"):
         model.save(tmp_path / "model")
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):

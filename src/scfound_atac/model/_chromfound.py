@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 from mudata import MuData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
@@ -18,7 +17,6 @@ from scvi.data.fields import CategoricalObsField
 
 from .. import __version__
 from .._docs import shared_docs
-from .._logging import logger
 from .._paths import as_path
 from .._settings import settings
 from ..data import Cells, prepare_rows
@@ -37,15 +35,19 @@ from ._scvi_contract import (
     KL_OF_PEAKVI,
     REGISTRY_FILE,
     SIZES_OF_PEAKVI,
+    check_save,
     device_of,
+    file_of,
+    given_options,
     known_options,
     read_registry,
     refuse_arguments,
     row_numbers,
+    saved_cells,
     settled_seed,
     write_registry,
 )
-from ._scvi_model import MINIFIED, NO_SURGERY, UUID, AnyFeaturesField, ScviModel
+from ._scvi_model import MINIFIED, NO_SURGERY, AnyFeaturesField, ScviModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -394,7 +396,7 @@ class ChromFound(ScviModel):
         """
         refuse_arguments(NOT_TAKEN["train"], kwargs, "ChromFound.train")
         splitter = known_options(datasplitter_kwargs, _SPLITTER, "datasplitter_kwargs")
-        plan_options: dict[str, Any] = {
+        given: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
             "eps": eps,
@@ -402,10 +404,7 @@ class ChromFound(ScviModel):
             "mask_fraction": mask_fraction,
             "objectives": objectives,
         }
-        defaults = inspect.signature(ChromFound.train).parameters
-        for name, value in known_options(plan_kwargs, _PLAN, "plan_kwargs").items():
-            if plan_options[name] == defaults[name].default:
-                plan_options[name] = value
+        plan_options = given_options(given, plan_kwargs, _PLAN, ChromFound.train)
         objectives = plan_options.pop("objectives")
         if loss_on not in ("replaced", "all"):
             msg = f"loss_on={loss_on!r} is not known: use 'replaced' or 'all'."
@@ -631,13 +630,7 @@ class ChromFound(ScviModel):
         ValueError
             If `save_anndata` is set and the model was opened without data.
         """
-        refuse_arguments(NOT_TAKEN["save"], kwargs, "ChromFound.save")
-        if kwargs and not save_anndata:
-            msg = f"{', '.join(kwargs)} are options of the AnnData that is written: pass save_anndata=True."
-            raise TypeError(msg)
-        if save_anndata and self.adata is None:
-            msg = "The model was opened without data: leave save_anndata out."
-            raise ValueError(msg)
+        check_save(NOT_TAKEN["save"], kwargs, "ChromFound.save", self.adata, with_data=save_anndata)
         folder = save(
             self.module.net,
             dir_path,
@@ -649,10 +642,10 @@ class ChromFound(ScviModel):
             prefix=prefix,
         )
         if self._ocrs is not None:
-            self._ocrs.to_csv(_file(folder, OCR_FILE, prefix), sep="\t", index=False)
-        write_registry(self.registry_, _file(folder, REGISTRY_FILE, prefix))
+            self._ocrs.to_csv(file_of(folder, OCR_FILE, prefix), sep="\t", index=False)
+        write_registry(self.registry_, file_of(folder, REGISTRY_FILE, prefix))
         if save_anndata:
-            self.adata.write_h5ad(_file(folder, ADATA_FILE, prefix), **kwargs)
+            self.adata.write_h5ad(file_of(folder, ADATA_FILE, prefix), **kwargs)
 
     @classmethod
     @shared_docs
@@ -696,7 +689,7 @@ class ChromFound(ScviModel):
         known_options(kwargs, (), "ChromFound.load")
         folder = as_path(dir_path, "dir_path")
         checkpoint = load(folder, prefix=prefix)
-        registry_file, table, own_data = (_file(folder, name, prefix) for name in (REGISTRY_FILE, OCR_FILE, ADATA_FILE))
+        registry_file, table = (file_of(folder, name, prefix) for name in (REGISTRY_FILE, OCR_FILE))
         registry = read_registry(registry_file) if registry_file.is_file() else None
         if registry is not None:
             cls._check_class(registry, folder)
@@ -706,12 +699,8 @@ class ChromFound(ScviModel):
                 "ChromFound.setup_anndata was called."
             )
             raise ValueError(msg)
-        if adata is None and own_data.is_file():
-            read = read_h5ad(own_data)
-            read.uns.pop(UUID, None)
-            adata = read
-        elif adata is None:
-            logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
+        if adata is None:
+            adata = saved_cells(folder, prefix)
         saved = None
         if table.is_file():
             saved = pd.read_csv(table, sep="\t", dtype={"chrom": str})
@@ -728,10 +717,6 @@ class ChromFound(ScviModel):
         model.is_trained_ = True
         model.to_device(device_of(accelerator, device))
         return model
-
-
-def _file(folder: Path, name: str, prefix: str | None) -> Path:
-    return folder / f"{prefix or ''}{name}"
 
 
 def _read_weights(folder: str) -> Mapping[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
@@ -54,7 +53,10 @@ from ._scvi_contract import (
     KL_OF_PEAKVI,
     REGISTRY_FILE,
     SIZES_OF_PEAKVI,
+    check_save,
     device_of,
+    file_of,
+    given_options,
     known_options,
     read_registry,
     refuse_arguments,
@@ -621,11 +623,13 @@ class EpiFoundation(ScviModel):
         refuse_arguments(NOT_TAKEN["train"], kwargs, "EpiFoundation.train")
         known_options(kwargs, (), "EpiFoundation.train")
         splitter = known_options(datasplitter_kwargs, _SPLITTER, "datasplitter_kwargs")
-        plan: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "eps": eps, "n_warmup_steps": n_warmup_steps}
-        defaults = inspect.signature(EpiFoundation.train).parameters
-        for name, value in known_options(plan_kwargs, _PLAN, "plan_kwargs").items():
-            if plan[name] == defaults[name].default:
-                plan[name] = value
+        of_train: dict[str, Any] = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "eps": eps,
+            "n_warmup_steps": n_warmup_steps,
+        }
+        plan = given_options(of_train, plan_kwargs, _PLAN, EpiFoundation.train)
         seed = settled_seed(seed)
         options = PeakToGeneOptions(
             max_epochs=max_epochs,
@@ -870,14 +874,7 @@ class EpiFoundation(ScviModel):
         ValueError
             If `save_anndata` is set and the model was opened without data.
         """
-        refuse_arguments(NOT_TAKEN["save"], kwargs, "EpiFoundation.save")
-        if kwargs and not save_anndata:
-            msg = f"{', '.join(kwargs)} are options of the MuData that is written: pass save_anndata=True."
-            raise TypeError(msg)
-        mdata = self.mdata if save_anndata else None
-        if save_anndata and mdata is None:
-            msg = "The model was opened without data: leave save_anndata out."
-            raise ValueError(msg)
+        check_save(NOT_TAKEN["save"], kwargs, "EpiFoundation.save", self.mdata, with_data=save_anndata)
         checkpoint = self._checkpoint
         save(
             checkpoint.net,
@@ -890,9 +887,9 @@ class EpiFoundation(ScviModel):
             prefix=prefix,
         )
         folder = as_path(dir_path, "dir_path")
-        write_registry(self.registry_, folder / f"{prefix or ''}{REGISTRY_FILE}")
-        if mdata is not None:
-            mdata.write(folder / f"{prefix or ''}{_MDATA_FILE}", **kwargs)
+        write_registry(self.registry_, file_of(folder, REGISTRY_FILE, prefix))
+        if save_anndata:
+            self.adata.write(file_of(folder, _MDATA_FILE, prefix), **kwargs)
 
     @classmethod
     @also_named(mdata="adata")
@@ -939,7 +936,7 @@ class EpiFoundation(ScviModel):
         checkpoint = load(folder, prefix=prefix)
         registry = _registry(folder, prefix, checkpoint)
         cls._check_class(registry, folder)
-        own_data = folder / f"{prefix or ''}{_MDATA_FILE}"
+        own_data = file_of(folder, _MDATA_FILE, prefix)
         if adata is None and own_data.is_file():
             read = read_h5mu(own_data)
             for key in (UUID, SETUP_KEY):  # the registry says more than the setup
@@ -1044,5 +1041,5 @@ def _registry_without_data(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _registry(folder: Path, prefix: str | None, checkpoint: Checkpoint) -> dict[str, Any]:
-    path = folder / f"{prefix or ''}{REGISTRY_FILE}"
+    path = file_of(folder, REGISTRY_FILE, prefix)
     return read_registry(path) if path.is_file() else _registry_without_data(checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 from mudata import MuData
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, vstack
@@ -24,7 +23,6 @@ from scvi.model.base import BaseMinifiedModeModelClass
 
 from .. import __version__
 from .._docs import shared_docs
-from .._logging import logger
 from .._paths import as_path, make_folder
 from .._settings import settings
 from ..data import Cells
@@ -45,14 +43,18 @@ from ..train.region_set import (
 from ._scvi_contract import (
     ADATA_FILE,
     REGISTRY_FILE,
+    check_save,
     device_of,
+    file_of,
+    given_options,
     known_options,
     refuse_arguments,
     row_numbers,
+    saved_cells,
     settled_seed,
     write_registry,
 )
-from ._scvi_model import UUID, SavedRegistry, refuse_new_batches
+from ._scvi_model import SavedRegistry, refuse_new_batches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,7 +135,7 @@ NOT_TAKEN: dict[str, dict[str, str]] = {
 def _refused(name: str) -> Any:
     def method(*_: Any, **__: Any) -> None:
         msg = f"RegionSet has no {name}: {NOT_TAKEN['methods'][name]}."
-        raise NotImplementedError(msg)
+        raise TypeError(msg)
 
     method.__doc__ = "Not there; the training page says why."
     return method
@@ -426,7 +428,7 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
         """
         refuse_arguments(NOT_TAKEN["train"], kwargs, "RegionSet.train")
         splitter = known_options(datasplitter_kwargs, _SPLITTER, "datasplitter_kwargs")
-        plan_options: dict[str, Any] = {
+        given: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
             "eps": eps,
@@ -434,10 +436,7 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
             "n_epochs_kl_warmup": n_epochs_kl_warmup,
             "n_warmup_steps": N_WARMUP_STEPS,
         }
-        defaults = inspect.signature(RegionSet.train).parameters
-        for name, value in known_options(plan_kwargs, _PLAN, "plan_kwargs").items():
-            if name not in defaults or plan_options[name] == defaults[name].default:
-                plan_options[name] = value
+        plan_options = given_options(given, plan_kwargs, _PLAN, RegionSet.train)
         if self.adata is None:
             msg = "The model was opened without data: pass adata to load() to train it."
             raise ValueError(msg)
@@ -746,15 +745,9 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
         ValueError
             If `save_anndata` is set and the model was opened without data.
         """
-        refuse_arguments(NOT_TAKEN["save"], kwargs, "RegionSet.save")
-        if kwargs and not save_anndata:
-            msg = f"{', '.join(kwargs)} are options of the AnnData that is written: pass save_anndata=True."
-            raise TypeError(msg)
-        if save_anndata and self.adata is None:
-            msg = "The model was opened without data: leave save_anndata out."
-            raise ValueError(msg)
+        check_save(NOT_TAKEN["save"], kwargs, "RegionSet.save", self.adata, with_data=save_anndata)
         folder = as_path(dir_path, "dir_path")
-        weights = _file(folder, WEIGHTS_FILE, prefix)
+        weights = file_of(folder, WEIGHTS_FILE, prefix)
         if not overwrite and weights.exists():
             msg = f"{weights} exists. Pass overwrite=True to replace it."
             raise FileExistsError(msg)
@@ -767,11 +760,11 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
             "network": self.module.net.config.to_dict(),
             "is_trained": bool(self.is_trained_),
         }
-        _file(folder, CONFIG_FILE, prefix).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        self._ocrs.to_csv(_file(folder, OCR_FILE, prefix), sep="\t", index_label="name")
-        write_registry(self.registry_, _file(folder, REGISTRY_FILE, prefix))
+        file_of(folder, CONFIG_FILE, prefix).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        self._ocrs.to_csv(file_of(folder, OCR_FILE, prefix), sep="\t", index_label="name")
+        write_registry(self.registry_, file_of(folder, REGISTRY_FILE, prefix))
         if save_anndata:
-            self.adata.write_h5ad(_file(folder, ADATA_FILE, prefix), **kwargs)
+            self.adata.write_h5ad(file_of(folder, ADATA_FILE, prefix), **kwargs)
         save_file({k: v.detach().cpu().contiguous() for k, v in self.module.net.state_dict().items()}, weights)
 
     @classmethod
@@ -815,22 +808,17 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
         known_options(kwargs, (), "RegionSet.load")
         folder = as_path(dir_path, "dir_path")
         names = (WEIGHTS_FILE, CONFIG_FILE, OCR_FILE, REGISTRY_FILE)
-        if missing := [path.name for name in names if not (path := _file(folder, name, prefix)).is_file()]:
+        if missing := [path.name for name in names if not (path := file_of(folder, name, prefix)).is_file()]:
             msg = f"{folder} has no {', '.join(missing)}: it is no folder that RegionSet.save wrote, or has another prefix."
             raise FileNotFoundError(msg)
-        config = _read_config(_file(folder, CONFIG_FILE, prefix))
+        config = _read_config(file_of(folder, CONFIG_FILE, prefix))
         registry = cls.load_registry(folder, prefix)
         cls._check_class(registry, folder)
         ocrs = pd.read_csv(
-            _file(folder, OCR_FILE, prefix), sep="\t", index_col="name", dtype={"chrom": str, "name": str}
+            file_of(folder, OCR_FILE, prefix), sep="\t", index_col="name", dtype={"chrom": str, "name": str}
         )
-        own_data = _file(folder, ADATA_FILE, prefix)
-        if adata is None and own_data.is_file():
-            read = read_h5ad(own_data)
-            read.uns.pop(UUID, None)
-            adata = read
-        elif adata is None:
-            logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
+        if adata is None:
+            adata = saved_cells(folder, prefix)
         sizes = config["network"]
         options = {
             "n_hidden": sizes["n_hidden"],
@@ -843,10 +831,18 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
             if not cls._is_set_up(adata):
                 cls.setup_anndata(adata, source_registry=registry, **registry["setup_args"])
             model = cls(adata, **options)
+            for field in ("batch", "extra_categorical_covs", "extra_continuous_covs"):
+                own, saved = (_categories(x, field) for x in (model.registry_, registry))
+                if own != saved:
+                    msg = (
+                        f"adata was set up with other values of {field} than the saved model has. Pass a copy, which is registered as "
+                        "those cells were, or take cells of new batches by RegionSet.load_query_data(adata, folder)."
+                    )
+                    raise ValueError(msg)
         else:
             model = cls(registry=registry, **options)
             model._bind_ocrs(ocrs)
-        weights = _file(folder, WEIGHTS_FILE, prefix)
+        weights = file_of(folder, WEIGHTS_FILE, prefix)
         try:
             model.module.net.load_state_dict(load_file(weights))
         except Exception as error:
@@ -862,8 +858,15 @@ class RegionSet(_Refused, SavedRegistry, PEAKVI, BaseMinifiedModeModelClass):  #
         self._ocrs = ocrs
 
 
-def _file(folder: Path, name: str, prefix: str | None) -> Path:
-    return folder / f"{prefix or ''}{name}"
+def _categories(registry: Mapping[str, Any], field: str) -> list[Any]:
+    """What a registry says of a field of covariates, as plain values."""
+    state = registry["field_registries"].get(field, {}).get("state_registry", {})
+    names = ("categorical_mapping", "mappings", "columns")
+    found = [state[name] for name in names if state.get(name) is not None]
+    return [
+        {key: list(map(str, x)) for key, x in part.items()} if hasattr(part, "items") else list(map(str, part))
+        for part in found
+    ]
 
 
 def _read_weights(folder: str) -> Mapping[str, torch.Tensor]:

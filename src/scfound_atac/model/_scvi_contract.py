@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rich.pretty  # noqa: F401 - view_anndata_setup() of scvi-tools needs it, and does not import it
+from anndata import read_h5ad
+
+from .._logging import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import torch
+    from anndata import AnnData
     from numpy.typing import NDArray
 
 REGISTRY_FILE = "registry.json"
 ADATA_FILE = "adata.h5ad"
+UUID = "_scvi_uuid"
+"""Key of ``uns`` by which scvi-tools knows an object; a file that was written, or a copy, may hold that of another object."""
 _ARRAY = "__array__"
 
 
@@ -77,6 +84,60 @@ def known_options(given: Mapping[str, Any] | None, known: Sequence[str], argumen
         msg = f"{argument} has no option {', '.join(map(repr, unknown[:3]))}; it takes {', '.join(known)}."
         raise TypeError(msg)
     return options
+
+
+def given_options(
+    given: Mapping[str, Any], more: Mapping[str, Any] | None, known: Sequence[str], train: Callable[..., Any]
+) -> dict[str, Any]:
+    """Options of the plan: arguments of `train`, and ``plan_kwargs``, which count where the argument of `train` is at its default.
+
+    Raises
+    ------
+    TypeError
+        If ``plan_kwargs`` have an option that is not `known`.
+    """
+    options, defaults = dict(given), inspect.signature(train).parameters
+    for name, value in known_options(more, known, "plan_kwargs").items():
+        if name not in defaults or options[name] == defaults[name].default:
+            options[name] = value
+    return options
+
+
+def check_save(
+    not_taken: Mapping[str, str], given: Mapping[str, Any], call: str, data: Any, *, with_data: bool
+) -> None:
+    """Refuse arguments of ``save`` that have no meaning, and data that are to be saved and are not there.
+
+    Raises
+    ------
+    TypeError
+        If an argument has no meaning, or options of writing data are given and no data are written.
+    ValueError
+        If there are no data to write.
+    """
+    refuse_arguments(not_taken, given, call)
+    if given and not with_data:
+        msg = f"{', '.join(given)} are options of the data that are written: pass save_anndata=True."
+        raise TypeError(msg)
+    if with_data and data is None:
+        msg = "The model was opened without data: leave save_anndata out."
+        raise ValueError(msg)
+
+
+def file_of(folder: Path, name: str, prefix: str | None) -> Path:
+    """The file of a saved model, whose names may have a prefix."""
+    return folder / f"{prefix or ''}{name}"
+
+
+def saved_cells(folder: Path, prefix: str | None) -> AnnData | None:
+    """The AnnData that was saved with a model, as one that scvi-tools does not know; None, with a warning, if there is none."""
+    path = file_of(folder, ADATA_FILE, prefix)
+    if not path.is_file():
+        logger.warning("%s holds no AnnData and none was passed: the model is opened without data", folder)
+        return None
+    adata = read_h5ad(path)
+    adata.uns.pop(UUID, None)
+    return adata
 
 
 def settled_seed(seed: int | None) -> int:

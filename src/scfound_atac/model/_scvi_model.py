@@ -18,7 +18,7 @@ from .._docs import shared_docs
 from .._paths import as_path
 from ..hub import Checkpoint, load
 from ..train.freezing import freeze_all_but
-from ._scvi_contract import REGISTRY_FILE, device_of, known_options, read_registry, refuse_arguments
+from ._scvi_contract import REGISTRY_FILE, UUID, device_of, file_of, known_options, read_registry, refuse_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-UUID = "_scvi_uuid"
-"""Key of ``uns`` by which scvi-tools knows an object; a file that was written, or a copy, may hold that of another object."""
 _ANOTHER_NETWORK = "parts of another network; without `unfrozen` the last layer and what follows it are trained"
 NO_SURGERY: dict[str, dict[str, str]] = {
     "load_query_data": {
@@ -123,7 +121,7 @@ class SavedRegistry:
 
     @classmethod
     def _registry_of(cls, folder: Path, prefix: str | None) -> dict[str, Any]:
-        return read_registry(folder / f"{prefix or ''}{REGISTRY_FILE}")
+        return read_registry(file_of(folder, REGISTRY_FILE, prefix))
 
     @classmethod
     def load_registry(cls, dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
